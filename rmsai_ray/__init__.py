@@ -1,0 +1,3 @@
+"""rmsai_ray: archives of bedside-monitor events become embeddings, anomaly scores and tables, on Ray."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""HDF5 archives: the format as data, reader, validator, simulator, importers."""
