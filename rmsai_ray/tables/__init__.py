@@ -1,0 +1,1 @@
+"""The lake: schemas, Parquet parts, ledger and manifest, LanceDB, queries."""

@@ -1,0 +1,162 @@
+"""Schemas of the lake's tables, with their version: the contract with everybody who reads the lake.
+
+All times are ``timestamp[us, UTC]``. Each schema's version is written as Parquet metadata (``rmsai_schema``).
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = "1"
+
+TIME = pa.timestamp("us", tz="UTC")
+
+
+def _schema(table: str, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"rmsai_schema": f"{table}/{SCHEMA_VERSION}"})
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+ARCHIVES = _schema(
+    "archives",
+    [
+        _required("uri", pa.string()),
+        _required("model_id", pa.string()),
+        pa.field("archive_id", pa.string()),  # content hash; null where the object was never read
+        _required("size", pa.int64()),
+        _required("etag", pa.string()),
+        _required("modified_time", TIME),
+        _required("status", pa.string()),  # committed | skipped (same content elsewhere) | quarantined
+        _required("attempts", pa.int32()),  # reads of the object, the successful one included
+        pa.field("patient_id", pa.string()),
+        pa.field("period", pa.string()),  # YYYY-MM, or "unknown"
+        pa.field("variant", pa.string()),
+        _required("degraded", pa.bool_()),
+        _required("num_events", pa.int32()),
+        _required("num_windows", pa.int32()),
+        _required("num_rejects", pa.int32()),
+        pa.field("error", pa.string()),  # "<reason>: <detail>" where quarantined
+        _required("unit_id", pa.string()),
+        _required("run_id", pa.string()),
+        _required("committed_time", TIME),
+    ],
+)
+"""The manifest: one row per (uri, model_id)."""
+
+VITAL_NAMES = ("HR", "Pulse", "SpO2", "Systolic", "Diastolic", "RespRate", "Temp", "XL_Posture")
+
+VITAL = pa.struct(
+    [
+        pa.field("name", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("units", pa.string()),
+        pa.field("time", TIME),
+        pa.field("lower_threshold", pa.float64()),
+        pa.field("upper_threshold", pa.float64()),
+        pa.field(
+            "history", pa.list_(pa.struct([pa.field("time", TIME), pa.field("value", pa.float64())]))
+        ),
+        pa.field("extras", pa.string()),  # JSON of what else the monitor wrote
+    ]
+)
+
+EVENTS = _schema(
+    "events",
+    [
+        _required("event_uid", pa.string()),  # <archive_id>/<event_id>
+        _required("model_id", pa.string()),
+        _required("archive_id", pa.string()),
+        _required("patient_id", pa.string()),
+        _required("event_id", pa.string()),
+        _required("event_uuid", pa.string()),
+        pa.field("event_time", TIME),
+        _required("condition", pa.string()),  # as reported by the monitor
+        pa.field("heart_rate", pa.float64()),  # bpm
+        _required("leads", pa.list_(pa.string())),  # present in the file
+        _required("vitals", pa.list_(VITAL)),
+        pa.field("pacer_type", pa.int32()),  # bits 0-7 of the pacer word
+        pa.field("pacer_rate", pa.int32()),
+        pa.field("pacer_amplitude", pa.int32()),
+        pa.field("pacer_flags", pa.int32()),
+        pa.field("pacer_offset", pa.int32()),  # samples
+        pa.field("ecg_extras", pa.string()),  # JSON: fiducials, annotations …
+        _required("problems", pa.list_(pa.string())),  # problem codes of this event and its archive
+        pa.field("quality_score", pa.float32()),  # mean over its windows
+        _required("num_windows", pa.int32()),
+        _required("num_anomalous", pa.int32()),  # windows with is_anomaly
+        _required("num_anomalous_condition", pa.int32()),
+        _required("verdict", pa.string()),  # Normal or the anomaly type that won
+        _required("verdict_support", pa.int32()),  # windows that carry the verdict
+        _required("verdict_rule", pa.string()),
+        _required("run_id", pa.string()),
+        _required("unit_id", pa.string()),
+    ],
+)
+
+REJECTS = _schema(
+    "rejects",
+    [
+        _required("uri", pa.string()),
+        _required("model_id", pa.string()),
+        pa.field("archive_id", pa.string()),
+        _required("level", pa.string()),  # archive | event | window
+        _required("place", pa.string()),  # path inside the archive; "" for a whole archive
+        _required("reason", pa.string()),  # stable code
+        _required("detail", pa.string()),
+        _required("run_id", pa.string()),
+        _required("unit_id", pa.string()),
+    ],
+)
+
+
+def windows(embedding_dim: int) -> pa.Schema:
+    """Schema of the ``windows`` table of a model with ``embedding_dim``-dimensional embeddings."""
+    return _schema(
+        "windows",
+        [
+            _required("window_id", pa.string()),
+            _required("model_id", pa.string()),
+            _required("chunk_id", pa.string()),
+            _required("seed_chunk_id", pa.string()),
+            _required("vector_id", pa.string()),
+            _required("archive_id", pa.string()),
+            _required("patient_id", pa.string()),
+            _required("event_id", pa.string()),
+            _required("event_uuid", pa.string()),
+            pa.field("event_time", TIME),
+            _required("lead", pa.string()),
+            _required("lead_number", pa.int8()),
+            _required("start_sample", pa.int32()),  # at the model's sampling rate
+            _required("num_samples", pa.int32()),  # real samples; the rest of the window is masked padding
+            _required("is_tail", pa.bool_()),
+            _required("unit", pa.string()),  # mV | raw (gain unknown)
+            _required("condition", pa.string()),
+            pa.field("heart_rate", pa.float64()),
+            _required("embedding", pa.list_(pa.float32(), embedding_dim)),
+            _required("norm_offset", pa.float32()),  # normalised = (signal − offset) / scale
+            _required("norm_scale", pa.float32()),
+            _required("reconstruction_error", pa.float32()),  # mean squared error, normalised units
+            _required("mae", pa.float32()),  # mean absolute error, normalised units
+            _required("mse_raw", pa.float32()),  # mean squared error in the signal's unit, squared
+            _required("detector", pa.string()),
+            _required("anomaly_score", pa.float32()),  # higher = more anomalous
+            _required("threshold", pa.float32()),
+            _required("threshold_condition", pa.float32()),
+            _required("threshold_profile", pa.string()),
+            _required("threshold_version", pa.string()),
+            _required("is_anomaly", pa.bool_()),  # label-free: anomaly_score > threshold
+            _required("is_anomaly_condition", pa.bool_()),  # by the reported condition's threshold
+            _required("anomaly_status", pa.string()),  # normal | anomaly, by the profile's rule
+            pa.field("anomaly_type", pa.string()),  # worst of rhythm and rate class by severity
+            _required("rhythm_class", pa.string()),
+            _required("rate_class", pa.string()),
+            _required("quality_score", pa.float32()),  # 0-100
+            _required("quality_flags", pa.list_(pa.string())),  # nan, flat, clipped, noise
+            _required("run_id", pa.string()),
+            _required("unit_id", pa.string()),
+            _required("code_version", pa.string()),
+        ],
+    )
