@@ -1,0 +1,59 @@
+# The commands of this project. CONTRIBUTING.md and .ci/run call these and nothing else.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-s3 test test-unit test-cluster test-jobs check format bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(STAMP)  ## real ECG -> embeddings, scores and tables in demo/, on a local Ray
+	$(BIN)/python jobs/backfill.py
+
+demo-s3: $(STAMP)  ## the same from s3:// to s3://, against an S3 server on loopback
+	$(BIN)/python -m cluster.demo_s3
+
+test: test-unit test-cluster test-jobs  ## every test
+
+test-unit: $(STAMP)  ## without Ray, seconds
+	$(PYTEST) tests/unit
+
+test-cluster: $(STAMP)  ## a real Ray and a real S3 server, minutes
+	$(PYTEST) tests/cluster
+
+test-jobs: $(STAMP)  ## the demo preset of every job, minutes
+	$(PYTEST) tests/jobs
+
+check: $(STAMP)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## repair what lint and format can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## the headline numbers, measured on this machine
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock:  ## resolve pyproject.toml anew and pin the result
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	{ sed -n '/^#/p' requirements.lock; \
+	  build/lock/bin/pip freeze --all --exclude pip --exclude-editable | sed 's/+.*//'; } > build/lock.txt
+	mv build/lock.txt requirements.lock
+	rm -rf build/lock
+
+clean:  ## remove what demos, tests and builds left; keep .venv
+	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
