@@ -53,7 +53,8 @@ class Registry(Generic[T]):
                 self.kind,
                 name,
                 "is not registered",
-                f"Known: {', '.join(self.names())}. Name the module that registers it in {ENVIRONMENT_VARIABLE}.",
+                f"Known: {', '.join(self.names())}. "
+                f"Name the module that registers it in {ENVIRONMENT_VARIABLE}.",
             )
         return self._items[name]
 

@@ -1,0 +1,140 @@
+"""The record of a run: what was asked, with which versions, what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rmsai_ray import __version__
+from rmsai_ray.storage import Store
+
+RECORDED_PACKAGES = ("ray", "torch", "pyarrow", "lancedb", "pylance", "h5py", "numpy", "obstore", "duckdb")
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """``runs/<run_id>/run.json``.
+
+    The same command again is the same run: its record keeps a line for every invocation and the whole of the
+    latest one.
+    """
+
+    run_id: str
+    job: str
+    argv: list[str]
+    config: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What was resolved at the start: model, threshold profile, resources."""
+    status: str = "running"
+    started: str = field(default_factory=lambda: now().isoformat())
+    ended: str | None = None
+    counts: dict[str, Any] = field(default_factory=dict)
+    timings_s: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    invocations: list[dict[str, Any]] = field(default_factory=list)
+
+    def begin(self, store: Store) -> None:
+        """Writes the record with status ``running``, keeping the lines of earlier invocations."""
+        earlier = store.find(self._key)
+        if earlier is not None:
+            self.invocations = json.loads(earlier)["invocations"]
+        self.invocations.append({"started": self.started, "status": self.status})
+        self._write(store)
+
+    def finish(self, store: Store, status: str, error: str | None = None) -> None:
+        """Completes the record."""
+        self.status, self.error, self.ended = status, error, now().isoformat()
+        self.invocations[-1] = {
+            "started": self.started,
+            "ended": self.ended,
+            "status": status,
+            "counts": self.counts,
+        }
+        self._write(store)
+
+    @property
+    def _key(self) -> str:
+        return f"runs/{self.run_id}/run.json"
+
+    def _write(self, store: Store) -> None:
+        record = {**self.__dict__, "versions": versions(), "code_version": code_version()}
+        store.put(self._key, json.dumps(record, indent=2, default=str).encode())
+
+
+class JsonLog(logging.Handler):
+    """Collects log records as JSON lines, and writes them as one object per invocation."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        super().__init__(level=logging.INFO)
+        self._store, self._run_id = store, run_id
+        self._key = f"runs/{run_id}/logs/{now():%Y%m%dT%H%M%S.%fZ}.jsonl"
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Adds one line; ``extra={"fields": {…}}`` of the log call becomes further keys."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "run_id": self._run_id,
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[1]:
+            line["error"] = repr(record.exc_info[1])
+        self._lines.append(json.dumps(line, default=str))
+
+    def flush(self) -> None:
+        """Writes what has come so far."""
+        if self._lines:
+            self._store.put(self._key, ("\n".join(self._lines) + "\n").encode())
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the packages that decide results."""
+    found = {"python": platform.python_version(), "rmsai_ray": __version__}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+@cache
+def code_version() -> str:
+    """``<version>+<git revision>``, ``.dirty`` where the checkout differs; outside of git the version."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    revision = git("rev-parse", "--short=12", "HEAD")
+    if not revision:
+        return __version__
+    return f"{__version__}+{revision}{'.dirty' if git('status', '--porcelain', '--', '.') else ''}"
+
+
+def command_line() -> list[str]:
+    """The command as typed, without the interpreter's path."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
