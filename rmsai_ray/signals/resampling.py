@@ -16,8 +16,8 @@ def resample(x_T: npt.ArrayLike, fs_in: float, fs_out: float) -> npt.NDArray[np.
     """The signal, shape (num_samples,), at ``fs_out`` Hz: polyphase filtering with a Kaiser low-pass.
 
     Equal rates return the samples untouched. Output sample ``i`` belongs to time ``i / fs_out``; there are
-    ``ceil(num_samples · fs_out / fs_in)`` of them. The mean is put aside while filtering and the signal goes on
-    beyond its ends along a line, so that an offset neither rings at the edges nor leaks through the filter.
+    ``ceil(num_samples · fs_out / fs_in)`` of them. The mean is put aside while filtering, and the signal goes
+    on beyond its ends along a line, so that an offset neither rings at the edges nor leaks through.
 
     Raises:
         ValueError: a rate is not positive, or samples are not finite (``quality.fill_gaps`` comes first).
