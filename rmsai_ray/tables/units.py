@@ -1,0 +1,143 @@
+"""Commits units: the order of writes that leaves nothing or a finished unit, and the fold that settles them."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rmsai_ray.storage import Store
+from rmsai_ray.tables import ledger, parts
+from rmsai_ray.tables.ledger import LedgerEntry
+from rmsai_ray.tables.manifest import Fold, Manifest, fold, load_manifest, save_manifest
+from rmsai_ray.tables.vectors import VectorTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedUnit:
+    """Everything that one unit adds to the lake."""
+
+    unit_id: str
+    run_id: str
+    model_id: str
+    archives: list[dict[str, Any]]
+    """See :attr:`LedgerEntry.archives`."""
+    windows: pa.Table
+    events: pa.Table
+    rejects: pa.Table
+    seconds: dict[str, float]
+    num_bytes: dict[str, int]
+
+
+def write_unit(store: Store, vectors: VectorTable, unit: FinishedUnit) -> LedgerEntry:
+    """Parquet parts, then a Lance fragment that nobody sees yet, then the ledger entry.
+
+    A crash before the last write leaves parts that the next plan removes. A unit that another worker
+    finished first stays as that one left it.
+    """
+    started = time.perf_counter()
+    sizes: dict[str, int] = {}
+    rows: dict[str, int] = {}
+    for key, table in _split(unit):
+        sizes[key] = parts.write_part(store, key, table)
+        rows[key] = table.num_rows
+    entry = LedgerEntry(
+        unit_id=unit.unit_id,
+        run_id=unit.run_id,
+        model_id=unit.model_id,
+        archives=unit.archives,
+        parts=rows,
+        fragments=vectors.write_fragments(unit.windows),
+        seconds={**unit.seconds, "write": time.perf_counter() - started},
+        num_bytes={**unit.num_bytes, "parquet": sum(sizes.values())},
+    )
+    ledger.record(store, entry)
+    return entry
+
+
+def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Manifest:
+    """Makes every finished unit visible: for the driver alone, once no worker writes any more.
+
+    Copies and replaced rows go first, then LanceDB, then the manifest as the mark of completion, then the
+    ledger entries that it now holds. Each step can be done again.
+    """
+    manifest = load_manifest(store, model_id)
+    waiting = ledger.unit_ids(store, run_id)
+    ledger.remove(store, run_id, waiting & manifest.folded_units)
+    entries = list(ledger.read_entries(store, run_id, waiting - manifest.folded_units))
+    if not entries:
+        return manifest
+    result = fold(manifest, entries)
+    entries = _evict_new(store, vectors, entries, result)
+    _evict_old(store, vectors, model_id, result)
+    vectors.publish({entry.unit_id: entry.fragments for entry in entries})
+    save_manifest(store, model_id, result.manifest)
+    ledger.remove(store, run_id, result.manifest.folded_units)
+    return result.manifest
+
+
+def _split(unit: FinishedUnit) -> Iterable[tuple[str, pa.Table]]:
+    """(part key, rows) of every part of a unit; archives of one period share a part."""
+    period_of = {row["archive_id"]: row["period"] for row in unit.archives if row["status"] == "committed"}
+    for name, table in (("windows", unit.windows), ("events", unit.events)):
+        periods = pa.array([period_of[archive] for archive in table["archive_id"].to_pylist()], pa.string())
+        for period in periods.unique().to_pylist():
+            key = parts.part_key(name, unit.model_id, unit.unit_id, period)
+            yield key, table.filter(pc.equal(periods, period))
+    if unit.rejects.num_rows:
+        yield parts.part_key("rejects", unit.model_id, unit.unit_id), unit.rejects
+
+
+def _evict_new(
+    store: Store, vectors: VectorTable, entries: list[LedgerEntry], result: Fold
+) -> list[LedgerEntry]:
+    """Drops the rows of archives that turned out to be copies from units that are not folded yet."""
+    evicted: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in result.evictions.to_pylist():
+        if row["is_new"]:
+            evicted[row["unit_id"]].append(row)
+    return [
+        _shrink(store, vectors, entry, evicted[entry.unit_id]) if entry.unit_id in evicted else entry
+        for entry in entries
+    ]
+
+
+def _shrink(
+    store: Store, vectors: VectorTable, entry: LedgerEntry, evicted: list[dict[str, Any]]
+) -> LedgerEntry:
+    left = {key: _drop(store, key, evicted) for key in entry.parts}
+    windows = [table for key, table in left.items() if table is not None and key.startswith("windows/")]
+    shrunk = entry.without(
+        {row["uri"] for row in evicted},
+        parts={key: table.num_rows for key, table in left.items() if table is not None},
+        fragments=vectors.write_fragments(pa.concat_tables(windows)) if windows else [],
+    )
+    ledger.overwrite(store, shrunk)
+    return shrunk
+
+
+def _evict_old(store: Store, vectors: VectorTable, model_id: str, result: Fold) -> None:
+    """Drops the rows of replaced archives from units that were folded earlier."""
+    by_key: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_unit: dict[str, set[str]] = defaultdict(set)
+    for row in result.evictions.to_pylist():
+        if row["is_new"]:
+            continue
+        by_key[parts.part_key("rejects", model_id, row["unit_id"])].append(row)
+        if row["period"] is not None:
+            for table in ("windows", "events"):
+                by_key[parts.part_key(table, model_id, row["unit_id"], row["period"])].append(row)
+            by_unit[row["unit_id"]].add(row["archive_id"])
+    for key, rows in sorted(by_key.items()):
+        _drop(store, key, rows)
+    vectors.delete_rows(by_unit)
+
+
+def _drop(store: Store, key: str, evicted: list[dict[str, Any]]) -> pa.Table | None:
+    column = "uri" if key.startswith("rejects/") else "archive_id"
+    return parts.drop_rows(store, key, column, [row[column] for row in evicted if row[column]])

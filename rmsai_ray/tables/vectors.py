@@ -1,0 +1,95 @@
+"""LanceDB, published from finished units: fragments written by workers, committed by the driver alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import lance
+import pyarrow as pa
+from lance.fragment import FragmentMetadata, write_fragments
+
+from rmsai_ray.storage import lance_options
+from rmsai_ray.tables import schemas
+
+FOLDER = "lance"
+VALUES_PER_DELETE = 500
+
+
+def table_name(model_id: str) -> str:
+    """The LanceDB table of one model. Nothing of two models shares a table."""
+    return "windows_" + model_id.replace("-", "_")
+
+
+class VectorTable:
+    """One model's windows in LanceDB, with the columns of the ``windows`` table."""
+
+    def __init__(self, lake_uri: str, model_id: str, embedding_dim: int) -> None:
+        self.uri = f"{lake_uri}/{FOLDER}/{table_name(model_id)}.lance"
+        self._schema = schemas.windows(embedding_dim)
+        self._options = lance_options(lake_uri)
+
+    def ensure_exists(self) -> None:
+        """Creates the table, empty, where it is not there."""
+        try:
+            self._open()
+        except ValueError:
+            lance.write_dataset(
+                self._schema.empty_table(),
+                self.uri,
+                schema=self._schema,
+                mode="create",
+                storage_options=self._options,
+            )
+
+    def write_fragments(self, windows: pa.Table) -> list[dict[str, Any]]:
+        """Writes rows that nobody sees until they are published; returns the fragments for the ledger."""
+        if windows.num_rows == 0:
+            return []
+        fragments = write_fragments(windows, self.uri, schema=self._schema, storage_options=self._options)
+        return [fragment.to_json() for fragment in fragments]
+
+    def delete_rows(self, archives_by_unit: dict[str, set[str]]) -> None:
+        """Deletes the rows of archives that were replaced. Doing it twice is doing it once."""
+        predicates = [
+            f"(unit_id = {_literal(unit)} AND archive_id IN ({', '.join(map(_literal, sorted(archives)))}))"
+            for unit, archives in sorted(archives_by_unit.items())
+        ]
+        for start in range(0, len(predicates), VALUES_PER_DELETE):
+            self._open().delete(" OR ".join(predicates[start : start + VALUES_PER_DELETE]))
+
+    def publish(self, fragments_by_unit: dict[str, list[dict[str, Any]]]) -> int:
+        """Commits the fragments of finished units, all in one transaction, leaving out what is there already.
+
+        Returns the number of units that this call made visible.
+        """
+        dataset = self._open()
+        visible = {file.path for fragment in dataset.get_fragments() for file in fragment.data_files()}
+        fresh = {
+            unit: [FragmentMetadata.from_json(json.dumps(fragment)) for fragment in fragments]
+            for unit, fragments in fragments_by_unit.items()
+            if fragments and not _paths(fragments) & visible
+        }
+        if fresh:
+            operation = lance.LanceOperation.Append([f for unit in sorted(fresh) for f in fresh[unit]])
+            lance.LanceDataset.commit(
+                self.uri, lance.Transaction(dataset.version, operation), storage_options=self._options
+            )
+        return len(fresh)
+
+    def count_rows(self) -> int:
+        """Rows that readers see."""
+        return int(self._open().count_rows())
+
+    def _open(self) -> Any:
+        return lance.dataset(self.uri, storage_options=self._options)
+
+
+def _paths(fragments: Iterable[dict[str, Any]]) -> set[str]:
+    return {file["path"] for fragment in fragments for file in fragment["files"]}
+
+
+def _literal(value: str) -> str:
+    """An SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
