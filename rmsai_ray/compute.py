@@ -30,7 +30,7 @@ class StageResources:
 READER_CPUS = 0.5
 ENCODER_CPUS = 0.4
 WRITER_CPUS = 0.1
-"""Fractions, so that the three stages of a pipeline fit on every core they were made for: they add up to 1."""
+"""Fractions of a core that add up to 1, so that a core carries all three stages."""
 
 
 def plan_stages(cluster: Cluster, *, num_encoders: int | None, num_gpus: float) -> StageResources:
@@ -51,8 +51,8 @@ def plan_stages(cluster: Cluster, *, num_encoders: int | None, num_gpus: float) 
         raise ConfigError(
             "num_encoders",
             num_encoders,
-            f"{max(encoders, 1)} encoders of {num_gpus or ENCODER_CPUS} {'GPU' if num_gpus else 'CPU'} each do not "
-            f"fit into {cluster.num_cpus:g} CPUs and {cluster.num_gpus:g} GPUs",
+            f"{max(encoders, 1)} encoders of {num_gpus or ENCODER_CPUS} {'GPU' if num_gpus else 'CPU'} each "
+            f"do not fit into {cluster.num_cpus:g} CPUs and {cluster.num_gpus:g} GPUs",
             f"Ask for 1 to {most}." if most else "Start a cluster that has them, or set --num-gpus 0.",
         )
     return StageResources(

@@ -1,4 +1,4 @@
-"""Commits units: the order of writes that leaves nothing or a finished unit, and the fold that settles them."""
+"""Commits units: writes in an order that leaves nothing or a finished unit, and settles them by a fold."""
 
 from __future__ import annotations
 

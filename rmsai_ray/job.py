@@ -1,0 +1,124 @@
+"""CLI → config → Ray → flow → run record → exit code: what every job does around its one call."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+import ray
+import tyro
+from rich.console import Console
+
+from rmsai_ray.compute import Cluster
+from rmsai_ray.errors import ConfigError, RejectLimitError
+
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_TOO_MANY_REJECTS = 0, 1, 2, 3
+
+LOCAL_OBJECT_STORE_BYTES = 1 << 30
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class StopRequested(BaseException):
+    """SIGTERM came. Finished units stay, the rest is for the next run of the same command."""
+
+
+def run(
+    config_type: type[T],
+    flow: Callable[[T], object],
+    *,
+    presets: Mapping[str, T],
+    argv: Sequence[str],
+) -> int:
+    """Parses ``[PRESET] [--option value …]``, runs the flow, and returns the exit code.
+
+    ``demo`` is the preset where nothing is given. 0 done, 2 bad configuration, 3 more rejects than allowed,
+    1 anything else.
+    """
+    console = Console(stderr=True)
+    try:
+        config = parse(config_type, presets=presets, argv=argv)
+        flow(config)
+    except ConfigError as error:
+        console.print(f"[bold red]Configuration:[/] {error}", highlight=False, soft_wrap=True)
+        return EXIT_BAD_CONFIG
+    except RejectLimitError as error:
+        console.print(f"[bold red]Too many rejects:[/] {error}", highlight=False, soft_wrap=True)
+        return EXIT_TOO_MANY_REJECTS
+    except (StopRequested, KeyboardInterrupt):
+        console.print("Stopped. Finished units are kept; the same command goes on from here.")
+        return EXIT_FAILED
+    except Exception:
+        # The outermost frame of a job: whatever went wrong becomes a traceback and exit code 1.
+        log.exception("the job failed")
+        console.print_exception(show_locals=False)
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def parse(config_type: type[T], *, presets: Mapping[str, T], argv: Sequence[str]) -> T:
+    """The configuration: a preset (``demo`` for an empty command line), overridden by options."""
+    arguments = list(argv) or ["demo"]
+    description = f"Presets: {', '.join(presets)}; nothing at all is the preset 'demo'."
+    if arguments[0] in presets:
+        return tyro.cli(
+            config_type, args=arguments[1:], default=presets[arguments[0]], description=description
+        )
+    return tyro.cli(config_type, args=arguments, description=description)
+
+
+@contextmanager
+def ray_session(*, num_cpus: int | None = None) -> Iterator[Cluster]:
+    """A Ray to work on: the one that is running already, ``RAY_ADDRESS``'s, or a local one of our own.
+
+    SIGTERM raises :class:`StopRequested` in the driver while the session is open.
+    """
+    owned = not ray.is_initialized()
+    if owned:
+        _start_ray(num_cpus)
+    previous = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, _stop)  # after ray.init, which installs a handler of its own
+    try:
+        have = ray.cluster_resources()
+        yield Cluster(num_cpus=have.get("CPU", 0.0), num_gpus=have.get("GPU", 0.0))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if owned:
+            ray.shutdown()
+
+
+def _start_ray(num_cpus: int | None) -> None:
+    os.environ.setdefault("RAY_DATA_NON_TTY_PROGRESS_LOG_INTERVAL", "60")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**common)
+        return
+    # A Ray that other users' clusters on this machine cannot be mistaken for, on loopback.
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        **common,
+    )
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise StopRequested
+
+
+def show_logs() -> None:
+    """Warnings and worse to the terminal; everything of this package to the run's own log."""
+    logging.getLogger("rmsai_ray").setLevel(logging.INFO)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
