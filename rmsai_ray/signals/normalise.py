@@ -1,0 +1,130 @@
+"""Bringing windows to the scale that a model was trained on: stateless, or with statistics from training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rmsai_ray.errors import ConfigError
+
+NormaliserKind = Literal["window", "lead", "identity"]
+KINDS: tuple[NormaliserKind, ...] = ("window", "lead", "identity")
+
+DEFAULT_FLOOR = 0.005
+"""One step of a common 12-bit monitor in mV: below it there is no signal whose shape could be scaled up."""
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """normalised = (signal − offset) / scale; part of a model, never fitted on what it is applied to.
+
+    ``window``: offset and scale are the mean and the standard deviation of the window's own real samples;
+    ``lead``: they are constants per lead, fitted in training; ``identity``: 0 and 1.
+    """
+
+    kind: NormaliserKind
+    offset: Mapping[str, float] = field(default_factory=dict)
+    """By lead, in the signal's unit; empty unless ``kind`` is ``lead``."""
+    scale: Mapping[str, float] = field(default_factory=dict)
+    """By lead, in the signal's unit; empty unless ``kind`` is ``lead``."""
+    floor: float = DEFAULT_FLOOR
+    """Smallest scale in the signal's unit, so that a flat line becomes zeros and not amplified noise."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError("normaliser", self.kind, "is not a kind", f"Choose from {', '.join(KINDS)}.")
+        if not self.floor > 0:
+            raise ConfigError("normaliser floor", self.floor, "must be positive", "Give a scale in mV.")
+
+    def apply(
+        self, x_NT: npt.NDArray[Any], num_samples_N: npt.NDArray[np.integer[Any]], leads: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Normalised windows with the offset and scale of each; x = y · scale + offset gives the signal back.
+
+        Args:
+            x_NT: windows in the signal's unit; finite in the first ``num_samples_N`` of a row, the rest does
+                not matter.
+            num_samples_N: real samples of each window.
+            leads: lead of each window.
+
+        Returns:
+            y_NT (padding is 0), offset_N and scale_N. A row's result depends on that row alone, to the bit.
+
+        Raises:
+            ConfigError: ``kind`` is ``lead`` and a lead was not there in training.
+        """
+        is_real_NT = np.arange(x_NT.shape[1]) < np.asarray(num_samples_N)[:, None]
+        # float64 before summing: numpy's buffered float32 → float64 sums may depend on the neighbouring rows.
+        signal_NT = _zero_padding(x_NT, is_real_NT).astype(np.float64)
+        offset_N, scale_N = self._statistics(signal_NT, is_real_NT, leads)
+        y_NT = signal_NT - offset_N[:, None]
+        y_NT /= scale_N[:, None]
+        return _zero_padding(y_NT, is_real_NT).astype(np.float32), offset_N, scale_N
+
+    def _statistics(
+        self, signal_NT: npt.NDArray[np.float64], is_real_NT: npt.NDArray[np.bool_], leads: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Rounded to float32, as the table stores them, before they are used."""
+        if self.kind == "identity":
+            return np.zeros(len(leads), np.float32), np.ones(len(leads), np.float32)
+        if self.kind == "window":
+            offset_N, scale_N = _mean_and_std(signal_NT, is_real_NT)
+        else:
+            offset_N = np.array([self._of_lead(self.offset, lead) for lead in leads], np.float64)
+            scale_N = np.array([self._of_lead(self.scale, lead) for lead in leads], np.float64)
+        return offset_N.astype(np.float32), np.maximum(scale_N, self.floor).astype(np.float32)
+
+    def _of_lead(self, values: Mapping[str, float], lead: str) -> float:
+        if lead not in values:
+            raise ConfigError(
+                "leads",
+                lead,
+                "the model's normaliser has no statistics of this lead",
+                f"Choose from {', '.join(values)}, or a model trained on it.",
+            )
+        return values[lead]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; :meth:`from_json` gives it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Normaliser:
+        """From the JSON object of a checkpoint."""
+        return cls(**data)
+
+
+def fit_lead_normaliser(
+    x_NT: npt.NDArray[Any],
+    num_samples_N: npt.NDArray[np.integer[Any]],
+    leads: Sequence[str],
+    *,
+    floor: float = DEFAULT_FLOOR,
+) -> Normaliser:
+    """A ``lead`` normaliser with each lead's mean and standard deviation over all real samples given."""
+    names = np.asarray(leads)
+    is_real_NT = np.arange(x_NT.shape[1]) < np.asarray(num_samples_N)[:, None]
+    offset, scale = {}, {}
+    for lead in dict.fromkeys(leads):
+        is_lead_N = names == lead
+        samples = x_NT[is_lead_N][is_real_NT[is_lead_N]].astype(np.float64)
+        offset[lead], scale[lead] = float(samples.mean()), max(float(samples.std()), floor)
+    return Normaliser("lead", offset=offset, scale=scale, floor=floor)
+
+
+def _mean_and_std(
+    signal_NT: npt.NDArray[np.float64], is_real_NT: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Over the real samples of each row, the padding being 0. A row without any gives 0 and 0."""
+    count_N = np.maximum(is_real_NT.sum(axis=1), 1)
+    mean_N = signal_NT.sum(axis=1) / count_N
+    deviation_NT = _zero_padding(signal_NT - mean_N[:, None], is_real_NT)
+    return mean_N, np.sqrt(np.einsum("nt,nt->n", deviation_NT, deviation_NT) / count_N)
+
+
+def _zero_padding(x_NT: npt.NDArray[Any], is_real_NT: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    return x_NT if is_real_NT.all() else np.where(is_real_NT, x_NT, 0)
