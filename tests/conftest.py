@@ -1,0 +1,74 @@
+"""What every test shares: a real S3 server where one is asked for, and no process left when the session ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from cluster.local_s3 import LocalS3, local_s3
+
+# Token authentication as in production, with a token that no file keeps; Ray reads this when it is imported.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+GRACE_S = 20.0
+ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[LocalS3]:
+    """A running S3 server whose endpoint and credentials are in the environment of this session."""
+    with local_s3() as server, pytest.MonkeyPatch.context() as environment:
+        for name, value in server.env().items():
+            environment.setenv(name, value)
+        server.create_bucket("tests")
+        yield server
+
+
+@pytest.fixture
+def s3_uri(s3_server: LocalS3) -> str:
+    """A prefix that no other test uses, as ``s3://bucket/prefix``."""
+    return f"s3://tests/{uuid.uuid4().hex}"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Adopt what children leave behind, so that nothing escapes the check below by losing its parent."""
+    if sys.platform == "linux":
+        pr_set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the session when a process that a test started outlives it, and end that process."""
+    deadline = time.monotonic() + GRACE_S
+    num_clean_scans = 0  # two: a scan of /proc can miss a process that is just losing its parent
+    while num_clean_scans < 2 and time.monotonic() < deadline:
+        alive = _still_running()
+        num_clean_scans = 0 if alive else num_clean_scans + 1
+        time.sleep(0.1)
+    for pid, command in alive.items():
+        sys.stderr.write(f"\nleft behind by the tests: pid {pid}: {command[:300]}\n")
+        psutil.Process(pid).kill()
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _still_running() -> dict[int, str]:
+    """The commands of all descendants by pid, without zombies and what Python keeps for itself."""
+    alive = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            command, status = " ".join(process.cmdline()), process.status()
+        except psutil.NoSuchProcess:
+            continue
+        if status != psutil.STATUS_ZOMBIE and not any(name in command for name in ENDS_WITH_ITS_PARENT):
+            alive[process.pid] = command
+    return alive
