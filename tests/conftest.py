@@ -1,4 +1,4 @@
-"""What every test shares: a real S3 server where one is asked for, and no process left when the session ends."""
+"""What every test shares: a real S3 server where one is asked for, and no process left at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cluster.local_s3 import LocalS3, local_s3
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
-GRACE_S = 20.0
+GRACE_S = 15.0
 ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
