@@ -36,8 +36,15 @@ def test_what_the_lower_rate_cannot_hold_is_removed() -> None:
     assert np.abs(resampled[40:-40]).max() < 0.01
 
 
-def test_an_offset_does_not_ring_at_the_edges() -> None:
-    np.testing.assert_allclose(resample(np.full(700, 40.0), 360, 200), 40.0, rtol=1e-9)
+@given(rates)
+def test_an_offset_neither_rings_at_the_edges_nor_becomes_a_tone(fs_in: float) -> None:
+    np.testing.assert_allclose(resample(np.full(700, 40.0), fs_in, 200), 40.0, rtol=1e-12)
+
+
+def test_a_held_value_stays_constant() -> None:
+    signal = np.r_[np.sin(np.arange(900) / 9), np.full(900, 5.0)]
+    held = resample(signal, 360, 200)[530:]
+    assert np.ptp(held) < 1e-12
 
 
 @given(rates, st.data())
