@@ -1,0 +1,93 @@
+"""Which windows a question is about: one set of conditions, for DuckDB and for LanceDB alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import reduce
+from typing import Any
+
+from lancedb.expr import Expr, col, lit
+
+from rmsai_ray.signals.leads import select_leads
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "since": ("event_time", ">="),
+    "until": ("event_time", "<"),
+    "patient": ("patient_id", "="),
+    "not_patient": ("patient_id", "!="),
+    "not_window": ("window_id", "!="),
+    "lead": ("lead", "="),
+    "condition": ("condition", "contains"),
+    "min_score": ("anomaly_score", ">="),
+    "max_score": ("anomaly_score", "<="),
+    "min_error": ("reconstruction_error", ">="),
+    "max_error": ("reconstruction_error", "<="),
+}
+"""Filter → column of ``windows`` and comparison. ``contains`` ignores case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowFilter:
+    """Conditions that must all hold; None asks for nothing.
+
+    A window without event time is in no time range.
+    """
+
+    since: datetime | None = None
+    """Event time, inclusive."""
+    until: datetime | None = None
+    """Event time, exclusive."""
+    patient: str | None = None
+    not_patient: str | None = None
+    not_window: str | None = None
+    lead: str | None = None
+    condition: str | None = None
+    """Part of the condition that the monitor reported."""
+    min_score: float | None = None
+    max_score: float | None = None
+    min_error: float | None = None
+    max_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.lead is not None:
+            select_leads([self.lead])
+
+    def sql(self) -> tuple[str, dict[str, Any]]:
+        """A DuckDB condition over ``windows``, and the parameters it names."""
+        given = self._given()
+        clauses = [_clause(name) for name in given]
+        return " AND ".join(clauses) or "true", given
+
+    def lance(self) -> Expr | None:
+        """The same condition as a LanceDB expression; None where everything is asked for."""
+        terms = [_term(name, value) for name, value in self._given().items()]
+        return reduce(lambda a, b: a & b, terms) if terms else None
+
+    def _given(self) -> dict[str, Any]:
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def _clause(name: str) -> str:
+    column, comparison = COLUMNS[name]
+    if comparison == "contains":
+        return f"contains(lower({column}), lower(${name}))"
+    return f"{column} {comparison} ${name}"
+
+
+def _term(name: str, value: Any) -> Expr:
+    column, comparison = COLUMNS[name]
+    match comparison:
+        case "contains":
+            return col(column).lower().contains(value.lower())
+        case ">=":
+            return col(column) >= lit(value)
+        case "<=":
+            return col(column) <= lit(value)
+        case "<":
+            return col(column) < lit(value)
+        case "!=":
+            return col(column) != lit(value)
+        case _:
+            return col(column) == lit(value)
