@@ -1,0 +1,60 @@
+"""Values that somebody else wrote, made safe: numbers, times, JSON; changes when another oddity turns up."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+from rmsai_ray.archives.hdf5 import Group
+from rmsai_ray.archives.problems import problem
+from rmsai_ray.archives.records import Problem
+
+LATEST_EPOCH_S: Final = 7_258_118_400.0
+"""The year 2200. Later times are milliseconds, or nonsense."""
+
+_JSON = json.JSONDecoder(parse_constant=lambda _: None)
+"""Reads the NaN and Infinity that are not JSON as null, so that everything we keep can be written as JSON."""
+
+
+def finite(value: object) -> float | None:
+    """The value as a float, if it is a finite number."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if math.isfinite(number) else None
+    return None
+
+
+def epoch_s(value: object) -> float | None:
+    """The value as seconds since 1970, UTC, if it can be such a time."""
+    number = finite(value)
+    return number if number is not None and 0 < number < LATEST_EPOCH_S else None
+
+
+def text(value: object) -> str | None:
+    """The value as a non-empty string without blanks around it."""
+    return (value.strip() or None) if isinstance(value, str) else None
+
+
+def read_extras(group: Group, problems: list[Problem]) -> dict[str, Any]:
+    """The JSON object in a group's ``extras``; empty where there is none, or none that can be used."""
+    if "extras" not in group:
+        return {}
+    content = parse_json(group.scalar("extras"))
+    if isinstance(content, dict):
+        return content
+    problems.append(problem("bad_json", f"{group.path}/extras", "not a text that holds a JSON object"))
+    return {}
+
+
+def parse_json(content: object) -> Any:
+    """What a JSON text says; None where it is no text, no JSON, or nested absurdly deep."""
+    if not isinstance(content, str):
+        return None
+    try:
+        return _JSON.decode(content)
+    except (ValueError, RecursionError):
+        return None
