@@ -87,7 +87,7 @@ def local_s3() -> Iterator[LocalS3]:
         folder = Path(name)
         access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
         _write_identities(folder / "identities.json", access_key, secret_key)
-        s3_port, *other_ports = _free_ports(8)
+        s3_port, *other_ports = free_ports(8)
         with (folder / "weed.log").open("wb") as log:
             process = subprocess.Popen(
                 _command(folder, s3_port, other_ports),
@@ -118,7 +118,8 @@ def _write_identities(path: Path, access_key: str, secret_key: str) -> None:
     path.write_text(json.dumps({"identities": [identity]}))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Give ports of the loopback that nobody listens on now, all different."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
