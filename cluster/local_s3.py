@@ -1,7 +1,7 @@
 """A real S3 server (SeaweedFS) on loopback for tests and demo: started, waited for, stopped, nothing left.
 
 ``python -m cluster.local_s3 COMMAND …`` runs a command with the server's endpoint and credentials
-in its environment.
+in its environment, and with an empty bucket ``s3://demo``.
 """
 
 from __future__ import annotations
@@ -192,6 +192,7 @@ def main(command: list[str]) -> int:
         return 2
     signal.signal(signal.SIGTERM, _exit_through_finally)
     with local_s3() as server:
+        server.create_bucket("demo")
         return subprocess.run(command, env=os.environ | server.env(), check=False).returncode
 
 
