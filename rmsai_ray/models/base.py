@@ -1,0 +1,71 @@
+"""The interface of every ECG autoencoder, and the registry of model families.
+
+Shapes: B windows, T samples of a window, E dimensions of the embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmsai_ray.plugins import Registry
+
+MIN_ROWS = 16
+"""A few rows alone go through other kernels than rows among many; in company, none depends on the batch."""
+
+
+class EcgAutoencoder(nn.Module):
+    """Compresses windows of one lead to embeddings, and back. Subclasses fill in the two underscored halves.
+
+    A row's result is the same to the last bit whatever other rows are in the batch; nothing is random in
+    ``eval`` mode.
+    """
+
+    def __init__(self, *, window_samples: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.window_samples, self.embedding_dim = window_samples, embedding_dim
+
+    def forward(self, x_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, E) and reconstructions (B, T) of normalised float32 windows (B, T)."""
+        z_BE = self.encode(x_BT)
+        return z_BE, self.decode(z_BE)
+
+    def encode(self, x_BT: Tensor) -> Tensor:
+        """Embeddings (B, E) of normalised float32 windows (B, T)."""
+        return _in_company(self._encode, x_BT)
+
+    def decode(self, z_BE: Tensor) -> Tensor:
+        """Reconstructions (B, T), in normalised units, of embeddings (B, E)."""
+        return _in_company(self._decode, z_BE)
+
+    def _encode(self, x_BT: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _decode(self, z_BE: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def _in_company(half: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    if len(rows) >= MIN_ROWS:
+        return half(rows)
+    company = rows.new_zeros(MIN_ROWS - len(rows), rows.shape[1])
+    return half(torch.cat([rows, company]))[: len(rows)]
+
+
+FAMILIES: Registry[Callable[..., EcgAutoencoder]] = Registry("model family")
+"""Constructors by family, called with ``window_samples``, ``embedding_dim`` and the architecture's keys."""
+
+
+def build_network(
+    family: str, *, window_samples: int, embedding_dim: int, architecture: dict[str, Any]
+) -> EcgAutoencoder:
+    """A network of a registered family, freshly initialised, in eval mode.
+
+    Raises:
+        ConfigError: the family is not registered.
+    """
+    make = FAMILIES.get(family)
+    return make(window_samples=window_samples, embedding_dim=embedding_dim, **architecture).eval()

@@ -1,0 +1,175 @@
+"""Models on disk: the checkpoint folder, and finding a model by name, folder or file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from rmsai_ray.errors import CheckpointError
+from rmsai_ray.models import upstream
+from rmsai_ray.models.base import build_network
+from rmsai_ray.models.bundle import ModelBundle, ModelSpec
+from rmsai_ray.models.profiles import PROFILES, get_profile
+from rmsai_ray.signals.normalise import Normaliser
+
+WEIGHTS_NAME, DESCRIPTION_NAME, CARD_NAME = "model.safetensors", "model.json", "CARD.md"
+FORMAT_VERSION = 1
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def load_model(
+    name_or_path: str | Path, *, sequence_samples: int | None = None, allow_untrained: bool = False
+) -> ModelBundle:
+    """A model by the name of a packaged one, a checkpoint folder, or a file in one of upstream's forms.
+
+    Args:
+        name_or_path: ``framed-2400x64``, a folder, or a file.
+        sequence_samples: window length of an upstream checkpoint, which does not hold it.
+        allow_untrained: a profile without packaged weights gives a freshly initialised network.
+
+    Raises:
+        CheckpointError: nothing loadable is there; says what was expected and what was found.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in PROFILES and not path.exists():
+        return _load_packaged(name, allow_untrained)
+    if (path / DESCRIPTION_NAME).is_file():
+        return _load_folder(path)
+    if path.is_dir():
+        return upstream.load(_only_weights_file(path), sequence_samples=sequence_samples)
+    if path.is_file():
+        return upstream.load(path, sequence_samples=sequence_samples)
+    raise CheckpointError(
+        f"{name}: expected a checkpoint folder, a file, or one of {', '.join(PROFILES)}; found nothing there"
+    )
+
+
+def untrained_model(profile: str, *, seed: int = 0) -> ModelBundle:
+    """A freshly initialised network of a profile, marked as untrained: for tests and as a start of training.
+
+    Raises:
+        ConfigError: there is no such profile.
+    """
+    spec = get_profile(profile)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _build(spec)
+    return ModelBundle(network=network, spec=spec, normaliser=Normaliser("window"), trained=False)
+
+
+def save_checkpoint(bundle: ModelBundle, folder: str | Path, *, card: str | None = None) -> Path:
+    """Writes the model as a folder, all of it or nothing; an older one of that name is replaced."""
+    target = Path(folder).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    (temporary / WEIGHTS_NAME).write_bytes(save(bundle.network.state_dict()))
+    (temporary / DESCRIPTION_NAME).write_text(json.dumps(_describe(bundle), indent=1) + "\n")
+    if card is not None:
+        (temporary / CARD_NAME).write_text(card)
+    _swap(temporary, target)
+    return target
+
+
+def _swap(new: Path, target: Path) -> None:
+    old = new.with_name(f"{new.name}.old")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _describe(bundle: ModelBundle) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "model_id": bundle.model_id,
+        "trained": bundle.trained,
+        "spec": bundle.spec.to_json(),
+        "normaliser": bundle.normaliser.to_json(),
+        "thresholds": bundle.thresholds,
+        "metrics": bundle.metrics,
+        "facts": bundle.facts,
+    }
+
+
+def _load_packaged(name: str, allow_untrained: bool) -> ModelBundle:
+    if (PRETRAINED / name / DESCRIPTION_NAME).is_file():
+        return _load_folder(PRETRAINED / name)
+    if allow_untrained:
+        return untrained_model(name)
+    raise CheckpointError(
+        f"{name}: expected packaged weights, found none for this profile. Give the path of a checkpoint, or "
+        "allow an untrained model explicitly"
+    )
+
+
+def _load_folder(folder: Path) -> ModelBundle:
+    description = _read_description(folder / DESCRIPTION_NAME)
+    try:
+        bundle = ModelBundle(
+            network=_build(spec := ModelSpec.from_json(description["spec"])),
+            spec=spec,
+            normaliser=Normaliser.from_json(description["normaliser"]),
+            trained=description["trained"],
+            thresholds=description["thresholds"],
+            metrics=description["metrics"],
+            facts=description["facts"],
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / DESCRIPTION_NAME}: field missing or foreign: {error}") from error
+    _load_weights(bundle, folder / WEIGHTS_NAME)
+    if bundle.model_id != description.get("model_id"):
+        raise CheckpointError(
+            f"{folder}: expected the model {description.get('model_id')} of {DESCRIPTION_NAME}, found "
+            f"{bundle.model_id}: weights and description do not belong together"
+        )
+    return bundle
+
+
+def _build(spec: ModelSpec) -> Any:
+    return build_network(
+        spec.family,
+        window_samples=spec.window_samples,
+        embedding_dim=spec.embedding_dim,
+        architecture=spec.architecture,
+    )
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: expected JSON, found something else: {error}") from error
+    if description.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: expected format_version {FORMAT_VERSION}, found {description.get('format_version')!r}"
+        )
+    return description
+
+
+def _load_weights(bundle: ModelBundle, path: Path) -> None:
+    try:
+        bundle.network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: expected the weights of a {bundle.spec.family} network: {error}"
+        ) from error
+
+
+def _only_weights_file(folder: Path) -> Path:
+    """The one file in a Ray Train checkpoint folder that can hold weights."""
+    found = sorted(file for file in folder.iterdir() if file.suffix in upstream.SUFFIXES)
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(sorted(file.name for file in found or folder.iterdir())) or "an empty folder"
+    raise CheckpointError(
+        f"{folder}: expected {DESCRIPTION_NAME}, or exactly one file ending in "
+        f"{', '.join(upstream.SUFFIXES)}; found {names}"
+    )
