@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # From the bottom up. A part imports parts of lower layers, and itself; never its neighbours.
-FOUNDATION, RECORD, SIGNALS, STORES, FLOWS, BACKFILL, FRONT, JOBS = range(8)
+FOUNDATION, RECORD, SIGNALS, STORES, JOB, FLOWS, BACKFILL, FRONT, JOBS = range(9)
 LAYERS = {
     "errors": FOUNDATION,
     "plugins": FOUNDATION,
@@ -23,12 +23,12 @@ LAYERS = {
     "archives": STORES,
     "models": STORES,
     "tables": STORES,
+    "job": JOB,
     "encoding": FLOWS,
     "training": FLOWS,
     "detection": FLOWS,
     "evaluation": FLOWS,
     "backfill": BACKFILL,
-    "job": FRONT,
     "cli": FRONT,
     "jobs": JOBS,
 }
@@ -46,7 +46,7 @@ HOMES = {
     "obstore": ("storage",),
     "ray": ("backfill", "encoding", "training", "job"),
     "tyro": ("job", "cli"),
-    "rich": ("job", "cli"),
+    "rich": ("job", "backfill", "cli"),
 }
 
 
