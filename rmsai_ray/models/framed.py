@@ -25,13 +25,13 @@ class FramedAutoencoder(EcgAutoencoder):
         *,
         window_samples: int,
         embedding_dim: int,
-        frame_samples: int = 40,
-        stem_dim: int = 80,
-        hidden_dim: int = 112,
-        head_dim: int = 128,
-        num_segments: int = 12,
-        segment_dim: int = 3,
-        num_positions: int = 16,
+        frame_samples: int,
+        stem_dim: int,
+        hidden_dim: int,
+        head_dim: int,
+        num_segments: int,
+        segment_dim: int,
+        num_positions: int,
     ) -> None:
         super().__init__(window_samples=window_samples, embedding_dim=embedding_dim)
         self.num_frames, self.num_segments = window_samples // frame_samples, num_segments

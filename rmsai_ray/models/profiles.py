@@ -19,6 +19,15 @@ PROFILES: dict[str, ModelSpec] = {
             sampling_rate_hz=200.0,
             embedding_dim=64,
             leads=LEADS,
+            architecture={
+                "frame_samples": 40,  # 0.2 s
+                "stem_dim": 80,
+                "hidden_dim": 112,
+                "head_dim": 128,
+                "num_segments": 12,  # of 1 s
+                "segment_dim": 4,
+                "num_positions": 16,
+            },
         ),
         ModelSpec(
             family="recurrent",
