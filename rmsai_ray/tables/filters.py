@@ -35,19 +35,27 @@ class WindowFilter:
     """
 
     since: datetime | None = None
-    """Event time, inclusive."""
+    """Event time or later; UTC unless it says otherwise."""
     until: datetime | None = None
-    """Event time, exclusive."""
+    """Before this event time."""
     patient: str | None = None
+    """Only this patient."""
     not_patient: str | None = None
+    """Anybody but this patient."""
     not_window: str | None = None
+    """Any window but this one, by window id."""
     lead: str | None = None
+    """ECG1, ECG2, ECG3, aVR, aVL, aVF or vVX."""
     condition: str | None = None
     """Part of the condition that the monitor reported."""
     min_score: float | None = None
+    """Least anomaly score."""
     max_score: float | None = None
+    """Greatest anomaly score."""
     min_error: float | None = None
+    """Least reconstruction error."""
     max_error: float | None = None
+    """Greatest reconstruction error."""
 
     def __post_init__(self) -> None:
         if self.lead is not None:

@@ -181,15 +181,19 @@ def find_event(lake: Lake, reference: str) -> str:
 
 
 def find_window(lake: Lake, reference: str) -> dict[str, Any]:
-    """The row of ``windows``, embedding included, that a window, chunk, vector or seed chunk id names.
+    """The row of ``windows``, embedding included, that a reference names.
+
+    Args:
+        lake: where to look.
+        reference: window id, with or without its ``@<archive>``, chunk id, vector id or seed chunk id.
 
     Raises:
-        ConfigError: no such window, or several (chunk ids repeat where file names do), which are then listed.
+        ConfigError: no such window, or several, which are then listed.
     """
     found = lake.rows(
         """
         SELECT *, window_id AS name FROM windows
-        WHERE $reference IN (window_id, chunk_id, vector_id, seed_chunk_id)
+        WHERE $reference IN (window_id, split_part(window_id, '@', 1), chunk_id, vector_id, seed_chunk_id)
         ORDER BY window_id LIMIT 100
         """,
         {"reference": reference},

@@ -35,45 +35,21 @@ NUM_PROBES, REFINE_FACTOR = 32, 20
 """Of an index: partitions looked at, and candidates ranked by exact distance per row asked for."""
 
 
-def similar_to_window(
+def similar(
     lake: Lake,
-    reference: str,
+    query: str | npt.NDArray[np.float32],
     *,
     k: int = 10,
     where: WindowFilter | None = None,
     min_similarity: float | None = None,
     exact: bool = False,
 ) -> pd.DataFrame:
-    """The ``k`` windows most similar to one of the lake, which is itself left out.
-
-    ``reference`` is its window id, chunk id, vector id or seed chunk id; the rest as
-    :func:`similar_to_embedding`.
-
-    Raises:
-        ConfigError: no such window, or several, which are then listed.
-    """
-    window = find_window(lake, reference)
-    others = replace(where or WindowFilter(), not_window=window["window_id"])
-    embedding_E = np.asarray(window["embedding"], np.float32)
-    return similar_to_embedding(
-        lake, embedding_E, k=k, where=others, min_similarity=min_similarity, exact=exact
-    )
-
-
-def similar_to_embedding(
-    lake: Lake,
-    embedding_E: npt.NDArray[np.float32],
-    *,
-    k: int = 10,
-    where: WindowFilter | None = None,
-    min_similarity: float | None = None,
-    exact: bool = False,
-) -> pd.DataFrame:
-    """The ``k`` windows most similar to an embedding, the most similar first.
+    """The ``k`` windows most similar to a window or an embedding, the most similar first.
 
     Args:
         lake: one model's tables.
-        embedding_E: float32, made by the lake's model.
+        query: a window of the lake by a name that :func:`~rmsai_ray.tables.queries.find_window` knows, itself
+            left out; or a float32 embedding (E,) that the lake's model made.
         k: how many at most.
         where: only windows that it lets through; applied before the search, so that ``k`` of them come back.
         min_similarity: cosine similarity that a window must have, −1 to 1.
@@ -83,19 +59,26 @@ def similar_to_embedding(
         ``rank`` (from 1), ``similarity`` (1 − cosine distance), and :data:`COLUMNS`.
 
     Raises:
-        ConfigError: the embedding's length is not the model's, or it has no direction.
+        ConfigError: no such window, or several; or an embedding of another length or without direction.
         LakeError: nothing is published.
     """
     if k < 1:
         raise ConfigError("k", k, "asks for no window", "Give at least 1.")
+    where = where or WindowFilter()
+    if isinstance(query, str):
+        window = find_window(lake, query)
+        query, where = (
+            np.asarray(window["embedding"], np.float32),
+            replace(where, not_window=window["window_id"]),
+        )
     table = lake.vectors()
-    _check_embedding(embedding_E, table.schema.field("embedding").type.list_size)
-    query = table.search(embedding_E, vector_column_name="embedding").distance_type("cosine")
-    query = query.bypass_vector_index() if exact else query.nprobes(NUM_PROBES).refine_factor(REFINE_FACTOR)
-    condition = (where or WindowFilter()).lance()
+    _check_embedding(query, table.schema.field("embedding").type.list_size)
+    found = table.search(query, vector_column_name="embedding").distance_type("cosine")
+    found = found.bypass_vector_index() if exact else found.nprobes(NUM_PROBES).refine_factor(REFINE_FACTOR)
+    condition = where.lance()
     if condition is not None:
-        query = query.where(condition, prefilter=True)
-    return _ranked(query.limit(k).select([*COLUMNS, "_distance"]).to_arrow(), min_similarity)
+        found = found.where(condition, prefilter=True)
+    return _ranked(found.limit(k).select([*COLUMNS, "_distance"]).to_arrow(), min_similarity)
 
 
 def _check_embedding(embedding_E: npt.NDArray[np.float32], dim: int) -> None:

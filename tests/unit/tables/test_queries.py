@@ -152,6 +152,7 @@ def test_every_name_of_a_window_finds_it(built: BuiltLake, lake: Lake) -> None:
     row = built.windows[MODEL_A].iloc[7]
     for name in ("window_id", "chunk_id", "vector_id"):
         assert find_window(lake, row[name])["window_id"] == row["window_id"]
+    assert find_window(lake, row["window_id"].partition("@")[0])["window_id"] == row["window_id"]
     with pytest.raises(ConfigError, match="names 8 windows"):
         find_window(lake, row["seed_chunk_id"])
 

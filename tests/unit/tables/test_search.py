@@ -11,7 +11,7 @@ from lancedb.index import IvfFlat
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.tables.filters import WindowFilter
 from rmsai_ray.tables.lake import Lake, open_lake
-from rmsai_ray.tables.search import similar_to_embedding, similar_to_window
+from rmsai_ray.tables.search import similar
 from tests.lake_builder import MODEL_A, MODEL_B, PLANTED, BuiltLake, build_lake
 
 
@@ -43,7 +43,7 @@ def brute_force(built: BuiltLake, query: str, k: int) -> tuple[list[str], list[f
 
 def test_planted_duplicate_is_first_and_the_query_is_left_out(lake: Lake, planted: tuple[str, str]) -> None:
     for query, twin in (planted, planted[::-1]):
-        found = similar_to_window(lake, query, k=5)
+        found = similar(lake, query, k=5)
         assert found["window_id"].iloc[0] == twin
         assert query not in set(found["window_id"])
         assert found["similarity"].iloc[0] > 0.99999
@@ -53,7 +53,7 @@ def test_planted_duplicate_is_first_and_the_query_is_left_out(lake: Lake, plante
 def test_equals_brute_force(built: BuiltLake, lake: Lake) -> None:
     for query in built.windows[MODEL_A]["window_id"][::11]:
         ids, similarities = brute_force(built, query, 10)
-        found = similar_to_window(lake, query, k=10)
+        found = similar(lake, query, k=10)
         assert list(found["window_id"]) == ids
         np.testing.assert_allclose(found["similarity"], similarities, atol=1e-5)
 
@@ -61,36 +61,36 @@ def test_equals_brute_force(built: BuiltLake, lake: Lake) -> None:
 def test_filter_comes_before_the_search(built: BuiltLake, lake: Lake, planted: tuple[str, str]) -> None:
     ids, _ = brute_force(built, planted[0], 47)
     expected = [i for i in ids if i.startswith("PT2000") and "/ECG1/" in i]
-    found = similar_to_window(lake, planted[0], k=10, where=WindowFilter(patient="PT2000", lead="ECG1"))
+    found = similar(lake, planted[0], k=10, where=WindowFilter(patient="PT2000", lead="ECG1"))
     assert list(found["window_id"]) == expected
     assert len(expected) == 4
 
 
 def test_least_similarity(lake: Lake, planted: tuple[str, str]) -> None:
-    assert list(similar_to_window(lake, planted[0], min_similarity=0.9999)["window_id"]) == [planted[1]]
+    assert list(similar(lake, planted[0], min_similarity=0.9999)["window_id"]) == [planted[1]]
 
 
 def test_embedding_of_another_model_is_refused(lake: Lake) -> None:
     with pytest.raises(ConfigError, match="own model"):
-        similar_to_embedding(lake, np.ones(8, np.float32))
+        similar(lake, np.ones(8, np.float32))
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_embedding_without_direction_is_refused(value: float, lake: Lake) -> None:
     with pytest.raises(ConfigError, match="no direction"):
-        similar_to_embedding(lake, np.full(4, value, np.float32))
+        similar(lake, np.full(4, value, np.float32))
 
 
 def test_models_are_never_searched_together(built: BuiltLake) -> None:
     other = open_lake(built.uri, MODEL_B)
-    found = similar_to_window(other, built.windows[MODEL_B]["window_id"].iloc[0], k=100)
+    found = similar(other, built.windows[MODEL_B]["window_id"].iloc[0], k=100)
     assert len(found) == 47
     assert set(found["model_id"]) == {MODEL_B}
 
 
 def test_unknown_window_is_bad_input(lake: Lake) -> None:
     with pytest.raises(ConfigError, match="not in this lake"):
-        similar_to_window(lake, "PT1000_2025-08/event_1001/ECG2/0")
+        similar(lake, "PT1000_2025-08/event_1001/ECG2/1")
 
 
 def test_with_an_index_the_answer_stays(tmp_path: Path) -> None:
@@ -100,4 +100,4 @@ def test_with_an_index_the_answer_stays(tmp_path: Path) -> None:
     query = built.windows[MODEL_A]["window_id"].iloc[5]
     ids, _ = brute_force(built, query, 10)
     for exact in (True, False):
-        assert list(similar_to_window(lake, query, k=10, exact=exact)["window_id"]) == ids
+        assert list(similar(lake, query, k=10, exact=exact)["window_id"]) == ids
