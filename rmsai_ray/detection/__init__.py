@@ -1,0 +1,1 @@
+"""From scores to decisions: detectors, thresholds, event verdicts. Pure numpy."""
