@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -44,6 +45,7 @@ def run(
     1 anything else.
     """
     console = Console(stderr=True)
+    show_logs()
     try:
         config = parse(config_type, presets=presets, argv=argv)
         flow(config)
@@ -59,7 +61,6 @@ def run(
     except Exception:
         # The outermost frame of a job: whatever went wrong becomes a traceback and exit code 1.
         log.exception("the job failed")
-        console.print_exception(show_locals=False)
         return EXIT_FAILED
     return EXIT_DONE
 
@@ -103,7 +104,8 @@ def _start_ray(num_cpus: int | None) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)
         return
-    # A Ray that other users' clusters on this machine cannot be mistaken for, on loopback.
+    # A Ray of our own, never another of this machine, on loopback; it makes itself a token, and says so.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(
         address="local",
         num_cpus=num_cpus,
@@ -120,5 +122,9 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def show_logs() -> None:
     """Warnings and worse to the terminal; everything of this package to the run's own log."""
+    warnings.filterwarnings("ignore", message="lance is not fork-safe")  # Ray execs its workers
+    warnings.filterwarnings(
+        "ignore", message="`ray_remote_args` is deprecated"
+    )  # the only way to max_restarts
     logging.getLogger("rmsai_ray").setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)

@@ -18,6 +18,8 @@ class ArchiveRef:
     """One archive of a listing; ``etag`` changes whenever its content may have changed."""
 
     uri: str
+    key: str
+    """The path below the listed URI."""
     size: int
     etag: str
     modified: datetime
@@ -66,6 +68,7 @@ class ObjectStoreSource:
             if info.key.endswith(SUFFIXES) and self._only in (None, info.key):
                 yield ArchiveRef(
                     uri=self._store.child_uri(info.key),
+                    key=info.key,
                     size=info.size,
                     etag=info.etag,
                     modified=info.modified,

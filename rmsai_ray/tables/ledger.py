@@ -37,14 +37,14 @@ class LedgerEntry:
         return replace(self, archives=rows, parts=parts, fragments=fragments)
 
 
-def ledger_folder(run_id: str) -> str:
-    """Where the entries of a run lie."""
-    return f"runs/{run_id}/ledger"
+def ledger_folder(model_id: str) -> str:
+    """Where the entries of all runs with one model lie."""
+    return f"ledger/model={model_id}"
 
 
-def entry_key(run_id: str, unit_id: str) -> str:
+def entry_key(model_id: str, unit_id: str) -> str:
     """The key of one entry."""
-    return f"{ledger_folder(run_id)}/{unit_id}.json"
+    return f"{ledger_folder(model_id)}/{unit_id}.json"
 
 
 def encode(entry: LedgerEntry) -> bytes:
@@ -54,30 +54,30 @@ def encode(entry: LedgerEntry) -> bytes:
 
 def record(store: Store, entry: LedgerEntry) -> bool:
     """Marks a unit as finished; False where another worker did so first, whose entry then stands."""
-    return store.create(entry_key(entry.run_id, entry.unit_id), encode(entry))
+    return store.create(entry_key(entry.model_id, entry.unit_id), encode(entry))
 
 
 def overwrite(store: Store, entry: LedgerEntry) -> None:
     """Replaces an entry. For the driver alone, while it folds."""
-    store.put(entry_key(entry.run_id, entry.unit_id), encode(entry))
+    store.put(entry_key(entry.model_id, entry.unit_id), encode(entry))
 
 
-def unit_ids(store: Store, run_id: str) -> set[str]:
-    """Units of the run that have an entry."""
+def unit_ids(store: Store, model_id: str) -> set[str]:
+    """Units that have an entry."""
     return {
         info.key.rpartition("/")[2].removesuffix(".json")
-        for info in store.list(ledger_folder(run_id))
+        for info in store.list(ledger_folder(model_id))
         if info.key.endswith(".json")
     }
 
 
-def read_entries(store: Store, run_id: str, units: Iterable[str]) -> Iterator[LedgerEntry]:
+def read_entries(store: Store, model_id: str, units: Iterable[str]) -> Iterator[LedgerEntry]:
     """The entries of the named units, in the order of their ids."""
     with ThreadPoolExecutor(16) as pool:
-        for content in pool.map(lambda unit: store.get(entry_key(run_id, unit)), sorted(units)):
+        for content in pool.map(lambda unit: store.get(entry_key(model_id, unit)), sorted(units)):
             yield LedgerEntry(**json.loads(content))
 
 
-def remove(store: Store, run_id: str, units: Iterable[str]) -> None:
+def remove(store: Store, model_id: str, units: Iterable[str]) -> None:
     """Deletes the entries of units that the manifest holds now."""
-    store.delete(entry_key(run_id, unit) for unit in sorted(units))
+    store.delete(entry_key(model_id, unit) for unit in sorted(units))

@@ -105,7 +105,8 @@ def difference(
             FROM listing l LEFT JOIN manifest m USING (uri)
             WHERE (m.uri IS NULL OR l.uri IN (SELECT uri FROM changed) OR l.uri IN (SELECT uri FROM orphaned))
               AND NOT EXISTS (
-                SELECT 1 FROM entries e WHERE e.uri = l.uri AND e.size = l.size AND e.etag = l.etag)
+                SELECT 1 FROM entries e
+                WHERE e.uri = l.uri AND e.size = l.size AND e.etag = l.etag AND e.run_id = $run_id)
         ),
         held AS (
             SELECT size, list(archive_id ORDER BY archive_id) AS ids FROM manifest
@@ -136,12 +137,12 @@ class Fold:
     """Rows that must go: ``unit_id, archive_id, uri, period, is_new`` (of a unit that is not folded yet)."""
 
 
-def fold(manifest: Manifest, entries: Iterable[LedgerEntry]) -> Fold:
+def fold(manifest: Manifest, entries: Iterable[LedgerEntry], run_id: str) -> Fold:
     """Brings finished units into the manifest.
 
-    Of two rows of one URI the object modified last stands. Of several URIs with one content, the one that
-    the lake holds already stands, else the first by name; the others are ``skipped``. A changed or newly
-    quarantined archive replaces its old rows.
+    Of two rows of one URI that of this run stands, then that of the object modified last. Of several URIs
+    with one content, the one that the lake holds already stands, else the first by name; the others are
+    ``skipped``. A changed or newly quarantined archive replaces its old rows.
     """
     entries = list(entries)
     new = entry_rows(entries)
@@ -149,7 +150,8 @@ def fold(manifest: Manifest, entries: Iterable[LedgerEntry]) -> Fold:
         """
         WITH latest AS (
             SELECT * FROM new
-            QUALIFY row_number() OVER (PARTITION BY uri ORDER BY modified_time DESC, unit_id) = 1
+            QUALIFY row_number() OVER (PARTITION BY uri
+                ORDER BY (run_id = $run_id) DESC, modified_time DESC, unit_id) = 1
         ),
         held AS (
             SELECT m.archive_id FROM manifest m LEFT JOIN latest l USING (uri)
@@ -168,6 +170,7 @@ def fold(manifest: Manifest, entries: Iterable[LedgerEntry]) -> Fold:
             CASE WHEN is_copy THEN 0 ELSE num_rejects END AS num_rejects)
         FROM judged
         """,
+        {"run_id": run_id},
         manifest=manifest.rows,
         new=new,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,28 +12,15 @@ import pyarrow.compute as pc
 
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import ledger, parts
+from rmsai_ray.tables.blocks import UnitTables
 from rmsai_ray.tables.ledger import LedgerEntry
 from rmsai_ray.tables.manifest import Fold, Manifest, fold, load_manifest, save_manifest
 from rmsai_ray.tables.vectors import VectorTable
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinishedUnit:
-    """Everything that one unit adds to the lake."""
-
-    unit_id: str
-    run_id: str
-    model_id: str
-    archives: list[dict[str, Any]]
-    """See :attr:`LedgerEntry.archives`."""
-    windows: pa.Table
-    events: pa.Table
-    rejects: pa.Table
-    seconds: dict[str, float]
-    num_bytes: dict[str, int]
-
-
-def write_unit(store: Store, vectors: VectorTable, unit: FinishedUnit) -> LedgerEntry:
+def write_unit(
+    store: Store, vectors: VectorTable, unit: UnitTables, *, run_id: str, model_id: str
+) -> LedgerEntry:
     """Parquet parts, then a Lance fragment that nobody sees yet, then the ledger entry.
 
     A crash before the last write leaves parts that the next plan removes. A unit that another worker
@@ -43,13 +29,13 @@ def write_unit(store: Store, vectors: VectorTable, unit: FinishedUnit) -> Ledger
     started = time.perf_counter()
     sizes: dict[str, int] = {}
     rows: dict[str, int] = {}
-    for key, table in _split(unit):
+    for key, table in _split(unit, model_id):
         sizes[key] = parts.write_part(store, key, table)
         rows[key] = table.num_rows
     entry = LedgerEntry(
         unit_id=unit.unit_id,
-        run_id=unit.run_id,
-        model_id=unit.model_id,
+        run_id=run_id,
+        model_id=model_id,
         archives=unit.archives,
         parts=rows,
         fragments=vectors.write_fragments(unit.windows),
@@ -67,30 +53,30 @@ def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Ma
     ledger entries that it now holds. Each step can be done again.
     """
     manifest = load_manifest(store, model_id)
-    waiting = ledger.unit_ids(store, run_id)
-    ledger.remove(store, run_id, waiting & manifest.folded_units)
-    entries = list(ledger.read_entries(store, run_id, waiting - manifest.folded_units))
+    waiting = ledger.unit_ids(store, model_id)
+    ledger.remove(store, model_id, waiting & manifest.folded_units)
+    entries = list(ledger.read_entries(store, model_id, waiting - manifest.folded_units))
     if not entries:
         return manifest
-    result = fold(manifest, entries)
+    result = fold(manifest, entries, run_id)
     entries = _evict_new(store, vectors, entries, result)
     _evict_old(store, vectors, model_id, result)
     vectors.publish({entry.unit_id: entry.fragments for entry in entries})
     save_manifest(store, model_id, result.manifest)
-    ledger.remove(store, run_id, result.manifest.folded_units)
+    ledger.remove(store, model_id, result.manifest.folded_units)
     return result.manifest
 
 
-def _split(unit: FinishedUnit) -> Iterable[tuple[str, pa.Table]]:
+def _split(unit: UnitTables, model_id: str) -> Iterable[tuple[str, pa.Table]]:
     """(part key, rows) of every part of a unit; archives of one period share a part."""
     period_of = {row["archive_id"]: row["period"] for row in unit.archives if row["status"] == "committed"}
     for name, table in (("windows", unit.windows), ("events", unit.events)):
         periods = pa.array([period_of[archive] for archive in table["archive_id"].to_pylist()], pa.string())
         for period in periods.unique().to_pylist():
-            key = parts.part_key(name, unit.model_id, unit.unit_id, period)
+            key = parts.part_key(name, model_id, unit.unit_id, period)
             yield key, table.filter(pc.equal(periods, period))
     if unit.rejects.num_rows:
-        yield parts.part_key("rejects", unit.model_id, unit.unit_id), unit.rejects
+        yield parts.part_key("rejects", model_id, unit.unit_id), unit.rejects
 
 
 def _evict_new(

@@ -1,0 +1,103 @@
+"""What an operator can ask of a backfill."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+from rmsai_ray.encoding.encoder import DEFAULT_BATCH_WINDOWS
+from rmsai_ray.errors import ConfigError
+from rmsai_ray.signals.leads import select_leads
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackfillConfig:
+    """Reads archives, encodes and scores every window, and lands the results in a lake, each archive once."""
+
+    archives: str
+    """Where the archives are: a folder, s3://bucket/prefix, or one .h5 file."""
+    lake: str
+    """Where the tables go: a folder or s3://bucket/prefix."""
+    model: str | None = None
+    """A packaged model's name, a checkpoint folder, or an upstream checkpoint. Default: the profile's."""
+    profile: str | None = None
+    """Window profile: framed-2400x64 (default), seed-2400x64 or rmsai-140x128."""
+    leads: tuple[str, ...] = ()
+    """Leads to encode; none named means all seven."""
+    threshold_profile: str = "calibrated"
+    """calibrated (the model's own validation normals), seed (the documents' numbers), or another by name."""
+    detector: str = "reconstruction_error"
+    """What makes the anomaly score."""
+    verdict_rule: Literal["severity", "max", "majority90"] = "severity"
+    """How the windows of an event become its verdict."""
+    validation: Literal["lenient", "strict"] = "lenient"
+    """lenient reads every known variant; strict refuses what upstream's own validator refuses."""
+    tail: bool = True
+    """One more window aligned to the signal's end, so that every sample is covered."""
+
+    prefix: str = ""
+    """Only archives whose path below the archives URI starts so."""
+    period: str = ""
+    """Only archives whose name carries this month, YYYY-MM."""
+    since: date | None = None
+    """Only archives modified on this day (UTC) or later."""
+    until: date | None = None
+    """Only archives modified on this day (UTC) or earlier."""
+
+    dry_run: bool = False
+    """Print the plan (objects, bytes, units, estimated time) and stop."""
+    validate_only: bool = False
+    """Print one line per archive (ok, degraded or fatal, with the reasons) and stop."""
+    watch: float | None = None
+    """Look for new archives again after so many seconds, until stopped."""
+    max_reject_fraction: float = 0.05
+    """Largest share of the listed archives that may be quarantined before the exit code is 3."""
+    retry_quarantined: bool = False
+    """Try archives again that an earlier run of the same options quarantined."""
+    attempts: int = 3
+    """Reads of one object, each with its own retries and growing pauses, before it is quarantined."""
+    max_archive_bytes: int = 256 * MEBIBYTE
+    """Larger objects are quarantined unread."""
+
+    unit_bytes: int | None = None
+    """Archive bytes per unit of work. Default: chosen from the plan, 2 to 64 MiB."""
+    num_encoders: int | None = None
+    """Encoder actors. Default: one per core, or one per GPU share."""
+    num_gpus: float = 0.0
+    """GPUs per encoder, 0 for CPU."""
+    batch_windows: int = DEFAULT_BATCH_WINDOWS
+    """Windows per forward pass; changes no result."""
+    demo: bool = False
+    """First fill the archives folder with five minutes of real ECG and simulated archives, if it is empty."""
+
+    def __post_init__(self) -> None:
+        select_leads(self.leads)
+        if not 0 <= self.max_reject_fraction <= 1:
+            raise ConfigError(
+                "max_reject_fraction", self.max_reject_fraction, "is no fraction", "Give a value from 0 to 1."
+            )
+        if self.period and not re.fullmatch(r"\d{4}-\d{2}", self.period):
+            raise ConfigError("period", self.period, "is no month", "Write it as YYYY-MM.")
+        for name in ("attempts", "max_archive_bytes", "batch_windows", "unit_bytes", "watch", "num_encoders"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(name, value, "must be positive", "Give a larger value, or leave it out.")
+        if self.num_gpus < 0:
+            raise ConfigError("num_gpus", self.num_gpus, "must not be negative", "Give 0 for CPU.")
+
+    def result_options(self, model_id: str, threshold_version: str) -> dict[str, Any]:
+        """Every option that can change a row of the lake; their hash names the run."""
+        return {
+            "model_id": model_id,
+            "threshold_profile": self.threshold_profile,
+            "threshold_version": threshold_version,
+            "leads": list(select_leads(self.leads)),
+            "detector": self.detector,
+            "verdict_rule": self.verdict_rule,
+            "validation": self.validation,
+            "tail": self.tail,
+        }

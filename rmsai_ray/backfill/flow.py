@@ -1,0 +1,312 @@
+"""The backfill, top to bottom: plan → read → encode → write → settle → summary."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy
+from rich.console import Console
+
+from rmsai_ray import ids
+from rmsai_ray.backfill.config import BackfillConfig
+from rmsai_ray.backfill.demo import make_demo_archives
+from rmsai_ray.backfill.estimate import print_plan
+from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, list_archives, pack_units
+from rmsai_ray.backfill.progress import follow
+from rmsai_ray.backfill.read import ReadTask, unit_to_json
+from rmsai_ray.backfill.report import Summary, count_status, print_summary
+from rmsai_ray.backfill.score import Scoring
+from rmsai_ray.backfill.stages import EncodeWindows, ReadUnits, WriteUnits
+from rmsai_ray.backfill.validation import print_validation
+from rmsai_ray.compute import StageResources, plan_stages
+from rmsai_ray.detection.detectors import DETECTORS
+from rmsai_ray.detection.thresholds import resolve_profile
+from rmsai_ray.errors import ConfigError, RejectLimitError
+from rmsai_ray.job import ray_session
+from rmsai_ray.models.bundle import ModelBundle
+from rmsai_ray.models.checkpoint import load_model
+from rmsai_ray.models.profiles import DEFAULT_PROFILE, get_profile
+from rmsai_ray.models.shelf import shelve_model
+from rmsai_ray.runs import JsonLog, RunRecord, code_version, command_line
+from rmsai_ray.signals.leads import select_leads
+from rmsai_ray.storage import Store
+from rmsai_ray.tables import ledger, parts
+from rmsai_ray.tables.lease import Lease
+from rmsai_ray.tables.manifest import Manifest, difference, entry_rows, load_manifest
+from rmsai_ray.tables.units import settle
+from rmsai_ray.tables.vectors import VectorTable
+
+MAX_BLOCK_BYTES = 1 << 30
+"""A unit is one block; Ray must not split it."""
+MAX_TASK_RETRIES = 3
+"""Of a unit whose worker died; then the run ends, and the next one goes on."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A backfill, resolved: what the options mean for this lake and this model."""
+
+    config: BackfillConfig
+    run_id: str
+    lake: Store
+    bundle: ModelBundle
+    scoring: Scoring
+
+    @property
+    def vectors(self) -> VectorTable:
+        """The model's table in LanceDB."""
+        return VectorTable(self.lake.uri, self.bundle.model_id, self.bundle.spec.embedding_dim)
+
+
+def backfill(config: BackfillConfig) -> None:
+    """Runs a backfill, or with ``watch`` one after the other.
+
+    Raises:
+        ConfigError: before Ray starts.
+        RejectLimitError: it ended, with more quarantined archives than allowed.
+    """
+    console = Console()
+    if config.demo:
+        make_demo_archives(config.archives)
+    if config.validate_only:
+        print_validation(config, console)
+        return
+    while True:
+        backfill_once(resolve(config), console)
+        if config.watch is None:
+            return
+        time.sleep(config.watch)
+
+
+def resolve(config: BackfillConfig) -> Run:
+    """Loads the model, fixes the thresholds and names the run."""
+    bundle = load_bundle(config)
+    profile = resolve_profile(config.threshold_profile, bundle.thresholds)
+    DETECTORS.get(config.detector)
+    options = config.result_options(bundle.model_id, profile.version)
+    scoring = Scoring(profile=profile, detector=config.detector, verdict_rule=config.verdict_rule)
+    return Run(
+        config=config,
+        run_id=ids.run_id("backfill", options),
+        lake=Store(config.lake),
+        bundle=bundle,
+        scoring=scoring,
+    )
+
+
+def load_bundle(config: BackfillConfig) -> ModelBundle:
+    """The model that was asked for; a window profile alone means the packaged model of that name."""
+    samples = get_profile(config.profile).window_samples if config.profile else None
+    bundle = load_model(config.model or config.profile or DEFAULT_PROFILE, sequence_samples=samples)
+    if config.profile and bundle.spec.profile != config.profile:
+        raise ConfigError(
+            "profile",
+            config.profile,
+            f"the model {config.model} was made for {bundle.spec.profile}",
+            "Leave --profile out, or name a model of that profile.",
+        )
+    return bundle
+
+
+def backfill_once(run: Run, console: Console) -> Summary:
+    """Brings the lake up to date with the archives, each once."""
+    config, model_id = run.config, run.bundle.model_id
+    started = time.perf_counter()
+    listing = list_archives(config)
+    if config.dry_run:
+        todo = find_todo(run, listing, load_manifest(run.lake, model_id))
+        print_plan(console, config, run.bundle, listing.num_rows, plan_units(run, todo, num_workers=1))
+        return Summary()
+    summary = Summary()
+    with Lease(run.lake, run.run_id), recorded(run, summary):
+        manifest = load_manifest(run.lake, model_id)
+        finished = manifest.unit_ids | ledger.unit_ids(run.lake, model_id)
+        parts.remove_unfinished(run.lake, model_id, finished)
+        todo = find_todo(run, listing, manifest)
+        if todo.num_rows:
+            shelve_model(run.lake, run.bundle)
+            run.vectors.ensure_exists()
+            process(run, todo, summary, console)
+        manifest = settle(run.lake, run.vectors, model_id, run.run_id)
+    counts = listed_by_status(listing, manifest)
+    print_summary(
+        console, summary, listing=counts, places=places(run), elapsed_s=time.perf_counter() - started
+    )
+    check_rejects(counts, config.max_reject_fraction)
+    return summary
+
+
+def find_todo(run: Run, listing: pa.Table, manifest: Manifest) -> pa.Table:
+    """Listed, and neither in the manifest nor in the ledger."""
+    model_id = run.bundle.model_id
+    waiting = ledger.unit_ids(run.lake, model_id) - manifest.folded_units
+    entries = entry_rows(ledger.read_entries(run.lake, model_id, waiting))
+    return difference(listing, manifest, entries, run.run_id, retry=run.config.retry_quarantined)
+
+
+def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:
+    """The units of work, largest first so that the end of the run is even."""
+    total = sum(todo["size"].to_pylist())
+    unit_bytes = run.config.unit_bytes or choose_unit_bytes(total, num_workers)
+    return list(
+        pack_units(
+            todo,
+            run_id=run.run_id,
+            unit_bytes=unit_bytes,
+            max_archive_bytes=run.config.max_archive_bytes,
+        )
+    )
+
+
+def process(run: Run, todo: pa.Table, summary: Summary, console: Console) -> None:
+    """Reads, encodes and writes every unit on Ray; counts as they finish."""
+    with ray_session() as cluster:
+        stages = plan_stages(cluster, num_encoders=run.config.num_encoders, num_gpus=run.config.num_gpus)
+        units = plan_units(run, todo, num_workers=stages.num_encoders)
+        log.info("planned", extra={"fields": {"archives": todo.num_rows, "units": len(units)}})
+        reports = run_units(run, units, stages)
+        for report in follow(reports, units, console):
+            summary.add(report)
+            for line in report["lines"]:
+                log.info("archive", extra={"fields": line})
+
+
+def run_units(run: Run, units: list[Unit], stages: StageResources) -> Iterator[dict[str, Any]]:
+    """The Ray flow: units → read → encode → write → one report each, in the order they finish."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = MAX_BLOCK_BYTES
+    faults = {"max_restarts": -1, "max_task_retries": MAX_TASK_RETRIES}
+    whole: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
+    encoders: dict[str, Any] = (
+        {"num_gpus": stages.encoder_num_gpus, "batch_size": 1, "batch_format": "pyarrow"}
+        if stages.encoder_num_gpus
+        else {**whole, "num_cpus": stages.encoder_num_cpus}
+    )
+    model_id = run.bundle.model_id
+    scored = (
+        ray.data.from_arrow([pa.table({"unit": [unit_to_json(unit)]}) for unit in units])
+        .map_batches(
+            ReadUnits,
+            fn_constructor_args=(read_task(run),),
+            compute=ActorPoolStrategy(size=min(stages.num_readers, len(units))),
+            num_cpus=stages.reader_num_cpus,
+            **whole,
+            **faults,
+        )
+        .map_batches(
+            EncodeWindows,
+            fn_constructor_args=(
+                run.lake.uri,
+                model_id,
+                "cuda" if stages.encoder_num_gpus else "cpu",
+                run.config.batch_windows,
+                run.scoring,
+            ),
+            compute=ActorPoolStrategy(size=min(stages.num_encoders, len(units))),
+            **encoders,
+            **faults,
+        )
+        .map_batches(
+            WriteUnits,
+            fn_constructor_args=(run.lake.uri, run.run_id, model_id, run.bundle.spec.embedding_dim),
+            compute=ActorPoolStrategy(size=1),
+            num_cpus=stages.writer_num_cpus,
+            **whole,
+            **faults,
+        )
+    )
+    for block in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from (json.loads(report) for report in block["report"].to_pylist())
+
+
+def read_task(run: Run) -> ReadTask:
+    """What the readers need to know of the run."""
+    config = run.config
+    return ReadTask(
+        archives_uri=config.archives,
+        run_id=run.run_id,
+        model_id=run.bundle.model_id,
+        code_version=code_version(),
+        spec=run.bundle.spec,
+        leads=select_leads(config.leads),
+        tail=config.tail,
+        strict=config.validation == "strict",
+        attempts=config.attempts,
+        max_archive_bytes=config.max_archive_bytes,
+    )
+
+
+@contextmanager
+def recorded(run: Run, summary: Summary) -> Iterator[None]:
+    """Writes the run record before and after, and the log of what happens in between."""
+    started = time.perf_counter()
+    record = RunRecord(
+        run_id=run.run_id,
+        job="backfill",
+        argv=command_line(),
+        config=asdict(run.config),
+        facts={
+            "model": {
+                "name_or_path": run.config.model or run.config.profile or DEFAULT_PROFILE,
+                "model_id": run.bundle.model_id,
+            },
+            "threshold_profile": {"name": run.scoring.profile.name, "version": run.scoring.profile.version},
+            "detector": run.scoring.detector,
+        },
+    )
+    record.begin(run.lake)
+    logs = JsonLog(run.lake, run.run_id)
+    logging.getLogger("rmsai_ray").addHandler(logs)
+    status, error = "failed", None
+    try:
+        yield
+        status = "done"
+    except BaseException as reason:
+        error = repr(reason)
+        raise
+    finally:
+        logging.getLogger("rmsai_ray").removeHandler(logs)
+        logs.flush()
+        record.counts = summary.to_json()
+        record.timings_s = {**summary.seconds, "elapsed": time.perf_counter() - started}
+        record.finish(run.lake, status, error)
+
+
+def listed_by_status(listing: pa.Table, manifest: Manifest) -> dict[str, int]:
+    """committed, skipped and quarantined archives of the listing; they add up to it."""
+    listed = set(listing["uri"].to_pylist())
+    rows = zip(manifest.rows["uri"].to_pylist(), manifest.rows["status"].to_pylist(), strict=True)
+    return count_status(status for uri, status in rows if uri in listed)
+
+
+def places(run: Run) -> dict[str, str]:
+    """Where everything lies, and what to type next."""
+    lake = run.lake
+    return {
+        "tables": lake.child_uri("{archives,events,windows,rejects}/"),
+        "vectors": run.vectors.uri,
+        "run record": lake.child_uri(f"runs/{run.run_id}/run.json"),
+        "next": f"rmsai stats --lake {run.config.lake}",
+    }
+
+
+def check_rejects(counts: dict[str, int], allowed: float) -> None:
+    """Raises RejectLimitError where too large a share of the listing is quarantined."""
+    quarantined, listed = counts.get("quarantined", 0), sum(counts.values())
+    if listed and quarantined / listed > allowed:
+        raise RejectLimitError(
+            f"{quarantined} of {listed} archives are quarantined, more than the allowed {allowed:.1%}. "
+            "The rest is committed. See the rejects table for the reasons."
+        )

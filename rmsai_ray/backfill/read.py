@@ -1,0 +1,170 @@
+"""Reads a unit: objects → archives → windows with their identity and quality, and rows for all that is lost.
+
+Shapes: N windows, T samples of a window.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from rmsai_ray import ids
+from rmsai_ray.archives.reader import ReadOptions, read_archive
+from rmsai_ray.archives.records import Archive
+from rmsai_ray.archives.sources import open_source
+from rmsai_ray.archives.validate import validate
+from rmsai_ray.backfill.plan import Unit
+from rmsai_ray.backfill.rows import UnitRows
+from rmsai_ray.errors import ArchiveError, StorageError
+from rmsai_ray.models.bundle import ModelSpec
+from rmsai_ray.tables.blocks import UnitTables
+
+FETCHES_IN_FLIGHT = 16
+MAX_PAUSE_S = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTask:
+    """What every reader of a run needs to know; small, and the same for all of them."""
+
+    archives_uri: str
+    run_id: str
+    model_id: str
+    code_version: str
+    spec: ModelSpec
+    leads: tuple[str, ...]
+    tail: bool
+    strict: bool
+    attempts: int
+    max_archive_bytes: int
+    options: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The bytes of an object, or why there are none."""
+
+    content: bytes | None
+    attempts: int
+    error: ArchiveError | None = None
+
+
+class UnitReader:
+    """Reads units of one run; holds the client."""
+
+    def __init__(self, task: ReadTask) -> None:
+        self._task = task
+        self._source = open_source(task.archives_uri)
+        self._pool = ThreadPoolExecutor(FETCHES_IN_FLIGHT)
+
+    def read(self, unit: Unit) -> UnitTables:
+        """Reads with many GETs in flight, one per object.
+
+        Every archive ends committed, skipped, unchanged or quarantined.
+        """
+        started = time.perf_counter()
+        task = self._task
+        rows = UnitRows(task.run_id, task.model_id, unit.unit_id, task.spec, task.code_version)
+        archives: list[dict[str, Any]] = []
+        seen: set[str] = set()
+        num_bytes = 0
+        for planned, fetched in zip(unit.archives, self._pool.map(self._fetch, unit.archives), strict=True):
+            num_bytes += len(fetched.content or b"")
+            archives.append(self._take(planned, fetched, rows, seen))
+        windows, events, rejects = rows.tables()
+        return UnitTables(
+            unit_id=unit.unit_id,
+            archives=archives,
+            windows=windows,
+            events=events,
+            rejects=rejects,
+            seconds={"read": time.perf_counter() - started},
+            num_bytes={"read": num_bytes},
+        )
+
+    def _take(
+        self, planned: dict[str, Any], fetched: Fetched, rows: UnitRows, seen: set[str]
+    ) -> dict[str, Any]:
+        """Adds an archive's rows; returns its row of the ``archives`` table."""
+        row = self._archive_row(planned, rows.unit_id, fetched.attempts)
+        try:
+            if fetched.error or fetched.content is None:
+                raise fetched.error or ArchiveError("unreadable", "no bytes")
+            row["archive_id"] = archive_id = ids.archive_id(fetched.content)
+            if archive_id == planned["previous_archive_id"]:
+                return {**row, "status": "unchanged"}
+            if archive_id in seen or archive_id in planned["same_size_ids"]:
+                return {**row, "status": "skipped"}
+            archive = self._parse(fetched.content, planned["uri"])
+            row |= rows.add_archive(archive, planned["uri"], self._task.leads, tail=self._task.tail)
+            seen.add(archive_id)
+        except ArchiveError as error:
+            rows.reject(planned["uri"], row["archive_id"], "archive", "", error.reason, error.detail)
+            row |= {"status": "quarantined", "error": str(error), "num_rejects": 1}
+        return row
+
+    def _parse(self, content: bytes, uri: str) -> Archive:
+        if self._task.strict and (verdict := validate(content, uri, "strict")).status == "fatal":
+            first = next(found for found in verdict.problems)
+            raise ArchiveError(first.code, f"{first.where}: {first.detail}")
+        return read_archive(content, uri, options=self._task.options)
+
+    def _fetch(self, planned: dict[str, Any]) -> Fetched:
+        if planned["size"] > self._task.max_archive_bytes:
+            detail = f"{planned['size']} bytes, more than the allowed {self._task.max_archive_bytes}"
+            return Fetched(None, 0, ArchiveError("oversized", detail))
+        return fetch(lambda: self._source.read(planned["uri"]), self._task.attempts)
+
+    def _archive_row(self, planned: dict[str, Any], unit_id: str, attempts: int) -> dict[str, Any]:
+        return {
+            "uri": planned["uri"],
+            "model_id": self._task.model_id,
+            "archive_id": None,
+            "size": planned["size"],
+            "etag": planned["etag"],
+            "modified_time": planned["modified_time"].isoformat(),
+            "status": "committed",
+            "attempts": attempts,
+            "patient_id": None,
+            "period": None,
+            "variant": None,
+            "degraded": False,
+            "num_events": 0,
+            "num_windows": 0,
+            "num_rejects": 0,
+            "error": None,
+            "unit_id": unit_id,
+            "run_id": self._task.run_id,
+            "committed_time": datetime.now(UTC).isoformat(),
+        }
+
+
+def fetch(read: Callable[[], bytes], attempts: int, pause: Callable[[float], None] = time.sleep) -> Fetched:
+    """Reads one object, up to ``attempts`` times, with pauses that double, are capped, and jitter."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return Fetched(read(), attempt)
+        except StorageError as error:
+            if attempt == attempts:
+                return Fetched(None, attempt, ArchiveError("storage_error", str(error)))
+        pause(min(MAX_PAUSE_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))
+    raise AssertionError("attempts is at least 1")
+
+
+def unit_to_json(unit: Unit) -> str:
+    """A unit as the one value that is sent to a reader."""
+    return json.dumps({"unit_id": unit.unit_id, "archives": unit.archives}, default=datetime.isoformat)
+
+
+def unit_from_json(text: str) -> Unit:
+    """The inverse of :func:`unit_to_json`."""
+    values = json.loads(text)
+    for archive in values["archives"]:
+        archive["modified_time"] = datetime.fromisoformat(archive["modified_time"])
+    return Unit(**values)

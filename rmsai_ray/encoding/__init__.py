@@ -1,0 +1,1 @@
+"""Windows → embeddings and errors. Nothing here knows of files or Ray."""

@@ -1,0 +1,134 @@
+"""Windows → embeddings, reconstructions and their errors, in batches that fit into memory.
+
+Shapes: N windows, B of them in one batch, T samples of a window, E dimensions of the embedding.
+"""
+
+# ruff: noqa: N815 - arrays carry a shape suffix, in fields too
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rmsai_ray.models.bundle import ModelBundle
+
+FloatArray = npt.NDArray[np.float32]
+
+DEFAULT_BATCH_WINDOWS = 256
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model says of N windows."""
+
+    embedding_NE: FloatArray
+    mse_N: FloatArray
+    """Mean squared error over the real samples, in normalised units."""
+    mae_N: FloatArray
+    """Mean absolute error over the real samples, in normalised units."""
+    offset_N: FloatArray
+    """normalised = (signal − offset) / scale."""
+    scale_N: FloatArray
+
+    @property
+    def mse_raw_N(self) -> FloatArray:  # noqa: N802
+        """Mean squared error in the signal's own unit, squared."""
+        return self.mse_N * self.scale_N**2
+
+
+class WindowEncoder:
+    """Holds a model on one device.
+
+    Args:
+        bundle: the model, with its normaliser.
+        device: ``cpu`` or ``cuda``.
+        batch_windows: windows per forward pass; halves by itself when memory runs out, and no result depends
+            on it.
+    """
+
+    def __init__(
+        self, bundle: ModelBundle, *, device: str = "cpu", batch_windows: int = DEFAULT_BATCH_WINDOWS
+    ) -> None:
+        self.bundle = bundle
+        self.batch_windows = batch_windows
+        self._device = torch.device(device)
+        self._network = bundle.network.to(self._device).eval()
+
+    def encode(
+        self, signals_NT: FloatArray, num_samples_N: npt.NDArray[np.int32], leads: Sequence[str]
+    ) -> Encoded:
+        """Encodes windows in the signal's own unit.
+
+        Args:
+            signals_NT: finite values; of row i only the first ``num_samples_N[i]`` are looked at.
+            num_samples_N: real samples per window.
+            leads: the lead of every window.
+
+        Raises:
+            ValueError: the windows are not as long as the model's.
+        """
+        expected = self.bundle.spec.window_samples
+        if signals_NT.shape[1] != expected:
+            raise ValueError(f"windows have {signals_NT.shape[1]} samples, the model wants {expected}")
+        x_NT, offset_N, scale_N = self.bundle.normaliser.apply(signals_NT, num_samples_N, leads)
+        embedding_NE = np.empty((len(x_NT), self.bundle.spec.embedding_dim), np.float32)
+        errors_2N = np.empty((2, len(x_NT)), np.float32)
+        start = 0
+        while start < len(x_NT):
+            rows = slice(start, start + self.batch_windows)
+            try:
+                embedding_NE[rows], errors_2N[:, rows] = self._encode_batch(x_NT[rows], num_samples_N[rows])
+            except RuntimeError as error:
+                self._halve_batch(error)
+                continue
+            start += self.batch_windows
+        return Encoded(embedding_NE, errors_2N[0], errors_2N[1], offset_N, scale_N)
+
+    def reconstruct(self, embedding_NE: FloatArray) -> FloatArray:
+        """Windows (N, T) in normalised units, decoded from their embeddings alone."""
+        with torch.inference_mode():
+            y_NT: Tensor = self._network.decode(torch.from_numpy(embedding_NE).to(self._device))
+        return np.asarray(y_NT.cpu().numpy(), np.float32)
+
+    def _encode_batch(
+        self, x_BT: FloatArray, num_samples_B: npt.NDArray[np.int32]
+    ) -> tuple[FloatArray, FloatArray]:
+        with torch.inference_mode():
+            x = torch.from_numpy(np.ascontiguousarray(x_BT)).to(self._device)
+            z_BE, y_BT = self._network(x)
+            errors_2B = masked_errors(x, y_BT, torch.from_numpy(num_samples_B).to(self._device))
+            return z_BE.cpu().numpy(), errors_2B.cpu().numpy()
+
+    def _halve_batch(self, error: RuntimeError) -> None:
+        """Goes on with half the batch after memory ran out; anything else, and a lone window, is an error."""
+        if not is_out_of_memory(error) or self.batch_windows == 1:
+            raise error
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.batch_windows //= 2
+        log.warning("memory ran out; batches have %d windows from here on", self.batch_windows)
+
+
+def limit_threads(num_threads: int) -> None:
+    """Threads of this process's torch: one per worker, or workers fight for the cores."""
+    torch.set_num_threads(num_threads)
+
+
+def masked_errors(x_BT: Tensor, y_BT: Tensor, num_samples_B: Tensor) -> Tensor:
+    """Mean squared and mean absolute error of each row over its real samples, shape (2, B)."""
+    real_BT = torch.arange(x_BT.shape[1], device=x_BT.device) < num_samples_B[:, None]
+    difference_BT = (y_BT - x_BT) * real_BT
+    return torch.stack([difference_BT.square().sum(1), difference_BT.abs().sum(1)]) / num_samples_B
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a RuntimeError of torch means that memory ran out, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

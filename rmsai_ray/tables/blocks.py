@@ -1,0 +1,80 @@
+"""A unit on its way through the stages: one row that carries whole tables as Arrow buffers.
+
+One row per unit never vanishes in a filter, also where no window of the unit could be kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+UNIT_BLOCK = pa.schema(
+    [
+        pa.field("unit_id", pa.string()),
+        pa.field("facts", pa.string()),  # JSON: archive rows, seconds, bytes
+        pa.field("windows", pa.large_binary()),  # Arrow IPC
+        pa.field("events", pa.large_binary()),
+        pa.field("rejects", pa.large_binary()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTables:
+    """Everything that one unit adds to the lake; before encoding, without the scores and with the signals."""
+
+    unit_id: str
+    archives: list[dict[str, Any]]
+    """Rows of the ``archives`` table, see :class:`rmsai_ray.tables.ledger.LedgerEntry`."""
+    windows: pa.Table
+    events: pa.Table
+    rejects: pa.Table
+    seconds: dict[str, float]
+    """Time spent so far, by stage."""
+    num_bytes: dict[str, int]
+
+    def to_block(self) -> pa.Table:
+        """One row of :data:`UNIT_BLOCK`."""
+        facts = {"archives": self.archives, "seconds": self.seconds, "num_bytes": self.num_bytes}
+        return pa.table(
+            {
+                "unit_id": [self.unit_id],
+                "facts": [json.dumps(facts)],
+                "windows": _to_ipc(self.windows),
+                "events": _to_ipc(self.events),
+                "rejects": _to_ipc(self.rejects),
+            },
+            schema=UNIT_BLOCK,
+        )
+
+    @classmethod
+    def from_block(cls, block: pa.Table) -> list[UnitTables]:
+        """The inverse of :meth:`to_block` for every row; tables are views of the block's memory."""
+        return [
+            cls(
+                unit_id=block["unit_id"][row].as_py(),
+                windows=_from_ipc(block["windows"][row]),
+                events=_from_ipc(block["events"][row]),
+                rejects=_from_ipc(block["rejects"][row]),
+                **json.loads(block["facts"][row].as_py()),
+            )
+            for row in range(block.num_rows)
+        ]
+
+
+def _to_ipc(table: pa.Table) -> pa.Array:
+    """A table as the one value of a binary column, without another copy."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = sink.getvalue()
+    offsets = pa.py_buffer(np.array([0, content.size], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content])
+
+
+def _from_ipc(value: pa.Scalar) -> pa.Table:
+    return pa.ipc.open_stream(value.as_buffer()).read_all()
