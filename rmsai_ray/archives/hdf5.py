@@ -11,12 +11,13 @@ import io
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5a, h5d, h5g, h5l, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5p, h5s, h5t, h5z
 
 from rmsai_ray.errors import ArchiveError
 
@@ -66,17 +67,25 @@ def open_archive(raw: bytes) -> Iterator[Group]:
         raise ArchiveError("empty_object", "the object has no bytes")
     if not has_signature(raw):
         raise ArchiveError("not_hdf5", f"no HDF5 signature; the object begins with {raw[:8]!r}")
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fileobj_driver(h5fd.fileobj_driver, io.BytesIO(raw))
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
     try:
-        file = h5py.File(io.BytesIO(raw), "r")
+        file = h5f.open(b"archive", h5f.ACC_RDONLY, access)
     except _ERRORS as error:
         reason = "truncated" if "truncated" in str(error) else "corrupt"
         raise ArchiveError(reason, str(error)) from error
-    with file:
-        try:
-            root = Group(h5g.open(file.id, b"/"), "", Budget(len(raw)))
-        except (UnreadableError, *_ERRORS) as error:
-            raise ArchiveError("corrupt", f"the root group cannot be read: {error}") from error
-        yield root
+    try:
+        yield _root(file, len(raw))
+    finally:
+        file.close()
+
+
+def _root(file: Any, num_bytes: int) -> Group:
+    try:
+        return Group(h5g.open(file, b"/"), "", Budget(num_bytes))
+    except _ERRORS as error:
+        raise ArchiveError("corrupt", f"the root group cannot be read: {error}") from error
 
 
 def has_signature(raw: bytes) -> bool:
@@ -211,18 +220,9 @@ class Dataset(_Node):
         """The one number, text or flag in it."""
         try:
             self._refuse_foreign_storage()
-            return _scalar(
-                self._id,
-                lambda values, kind: self._id.read(h5s.ALL, h5s.ALL, values, kind),
-                self._budget,
-                self.path,
-            )
+            return _scalar(self._id, partial(self._id.read, h5s.ALL, h5s.ALL), self._budget, self.path)
         except _ERRORS as error:
             raise UnreadableError(f"{self.path}: {error}") from error
-
-    def is_scalar(self) -> bool:
-        """True for a dataset without dimensions."""
-        return bool(self._id.rank == 0)
 
     def array(self) -> Array:
         """All samples of a one-dimensional numeric dataset, in the type and byte order they are stored in."""
@@ -232,15 +232,17 @@ class Dataset(_Node):
             raise UnreadableError(f"{self.path}: {error}") from error
 
     def _array(self) -> Array:
+        properties = self._id.get_create_plist()
+        is_chunked = properties.get_layout() == h5d.CHUNKED
+        if not is_chunked:
+            self._refuse_foreign_storage()
         shape = self._id.shape
         if len(shape) != 1:
             raise UnreadableError(f"{self.path} has shape {shape}, not one dimension")
         dtype = self._numeric_dtype()
         self._budget.charge(shape[0] * dtype.itemsize, self.path)
-        properties = self._id.get_create_plist()
-        if properties.get_layout() == h5d.CHUNKED:
+        if is_chunked:
             return self._chunks(shape[0], dtype, properties)
-        self._refuse_foreign_storage()
         values = np.empty(shape, dtype)
         self._id.read(h5s.ALL, h5s.ALL, values)
         return values
@@ -305,9 +307,11 @@ def _inflate(stored: bytes, num_bytes: int) -> bytes:
 
 def _scalar(item: Any, read: Callable[[Array, Any], object], budget: Budget, where: str) -> Scalar:
     """Reads the only element of a dataset or attribute."""
-    if item.get_space().get_simple_extent_npoints() != 1:
-        raise UnreadableError(f"{where} is not a scalar")
     kind = item.get_type()
+    if isinstance(kind, h5t.TypeStringID) and kind.is_variable_str():
+        return _read_long_text(item, kind, read, budget, where)
+    if item.get_storage_size() != kind.get_size():  # several times faster than asking for the shape
+        raise UnreadableError(f"{where} is not a scalar")
     if isinstance(kind, h5t.TypeFloatID):
         number = np.empty((), np.float64)
         read(number, h5t.NATIVE_DOUBLE)
@@ -320,26 +324,26 @@ def _scalar(item: Any, read: Callable[[Array, Any], object], budget: Budget, whe
         count = np.empty((), np.int64)
         read(count, h5t.NATIVE_INT64)
         return int(count)
-    if isinstance(kind, h5t.TypeStringID):
-        return _read_text(kind, read, budget, where)
-    raise UnreadableError(f"{where} is neither number nor text")
+    if isinstance(kind, h5t.TypeStringID) and kind.get_size() <= LONGEST_TEXT:
+        fixed = np.empty((), f"S{kind.get_size()}")
+        read(fixed, kind)
+        return _text(bytes(fixed.item()))
+    raise UnreadableError(f"{where} is neither number nor text, or too long a text")
 
 
-def _read_text(kind: Any, read: Callable[[Array, Any], object], budget: Budget, where: str) -> str:
-    if kind.is_variable_str():
-        holder = np.empty((), object)
-        read(holder, _VLEN_BYTES[kind.get_cset()])
-        content = bytes(holder.item() or b"")
-        if len(content) > LONGEST_TEXT:
-            raise UnreadableError(f"{where} is a text of {len(content)} bytes")
-        budget.charge(len(content), where)
-        return _text(content)
-    size = kind.get_size()
-    if size > LONGEST_TEXT:
-        raise UnreadableError(f"{where} is a text of {size} bytes")
-    fixed = np.empty((), f"S{size}")
-    read(fixed, kind)
-    return _text(bytes(fixed.item()))
+def _read_long_text(
+    item: Any, kind: Any, read: Callable[[Array, Any], object], budget: Budget, where: str
+) -> str:
+    """Reads text of variable length; the file's size bounds what HDF5 allocates for it."""
+    if item.get_space().get_simple_extent_npoints() != 1:
+        raise UnreadableError(f"{where} is not a scalar")
+    holder = np.empty((), object)
+    read(holder, _VLEN_BYTES[kind.get_cset()])
+    content = bytes(holder.item() or b"")
+    if len(content) > LONGEST_TEXT:
+        raise UnreadableError(f"{where} is a text of {len(content)} bytes")
+    budget.charge(len(content), where)
+    return _text(content)
 
 
 def _text(content: bytes) -> str:

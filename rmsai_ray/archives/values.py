@@ -18,8 +18,8 @@ _JSON = json.JSONDecoder(parse_constant=lambda _: None)
 
 
 def finite(value: object) -> float | None:
-    """The value as a float, if it is a finite number."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    """The value as a float, if it is a finite number; a flag is none."""
+    if type(value) is float or type(value) is int:
         try:
             number = float(value)
         except OverflowError:

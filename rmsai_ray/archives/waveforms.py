@@ -79,14 +79,13 @@ class WaveformReader:
         is_count = item.unit == "mV" and stored.dtype.kind in "iu"
         if is_count and self._gain is not None:
             samples *= self._gain
-        is_finite = np.isfinite(samples)
-        if not is_finite.any():
+        num_bad = samples.size - int(np.count_nonzero(np.isfinite(samples)))
+        if num_bad == samples.size:
             problems.append(problem("empty_signal", where, f"none of {samples.size} samples is finite"))
             return None
-        if not is_finite.all():
-            samples[~is_finite] = np.nan
-            detail = f"{samples.size - int(is_finite.sum())} of {samples.size} samples"
-            problems.append(problem("nan_samples", where, detail))
+        if num_bad:
+            samples[~np.isfinite(samples)] = np.nan
+            problems.append(problem("nan_samples", where, f"{num_bad} of {samples.size} samples"))
         fs = self._dataset_rate(dataset, item, problems)
         if samples.size < int(self._seconds * fs):
             problems.append(problem("short_signal", where, f"{samples.size} samples at {fs:g} Hz"))
