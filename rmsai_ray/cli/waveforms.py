@@ -83,7 +83,8 @@ class Reconstruct(LakeOptions):
         row = find_window(lake, self.window)
         encoder = inspection.load_lake_encoder(lake)
         reconstruction = inspection.reconstruct(encoder, row)
-        checked = inspection.verify(lake, encoder, row, reconstruction) if self.verify else None
+        spec = encoder.bundle.spec
+        checked = inspection.verify(lake, row, reconstruction, spec) if self.verify else None
         samples = _samples(reconstruction, checked)
         if self.plot is not None:
             draw(self.plot, str(row["window_id"]), samples, reconstruction.unit)
