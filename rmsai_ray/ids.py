@@ -20,7 +20,9 @@ def event_uid(archive_id: str, event_id: str) -> str:
     return f"{archive_id}/{event_id}"
 
 
-def window_id(patient_id: str, period: str, event_id: str, lead: str, start_sample: int, archive_id: str) -> str:
+def window_id(
+    patient_id: str, period: str, event_id: str, lead: str, start_sample: int, archive_id: str
+) -> str:
     """Key of a window: ``<patient>_<period>/<event>/<lead>/<start>@<archive>``.
 
     The first 48 bits of the archive id make it unique where the same patient and month lie in two archives.

@@ -56,9 +56,7 @@ VITAL = pa.struct(
         pa.field("time", TIME),
         pa.field("lower_threshold", pa.float64()),
         pa.field("upper_threshold", pa.float64()),
-        pa.field(
-            "history", pa.list_(pa.struct([pa.field("time", TIME), pa.field("value", pa.float64())]))
-        ),
+        pa.field("history", pa.list_(pa.struct([pa.field("time", TIME), pa.field("value", pa.float64())]))),
         pa.field("extras", pa.string()),  # JSON of what else the monitor wrote
     ]
 )
