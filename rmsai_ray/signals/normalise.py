@@ -58,7 +58,7 @@ class Normaliser:
             ConfigError: ``kind`` is ``lead`` and a lead was not there in training.
         """
         is_real_NT = np.arange(x_NT.shape[1]) < np.asarray(num_samples_N)[:, None]
-        # float64 before summing: numpy's buffered float32 → float64 sums may depend on the neighbouring rows.
+        # float64: the sums of raw counts with a large offset would lose the signal in float32.
         signal_NT = _zero_padding(x_NT, is_real_NT).astype(np.float64)
         offset_N, scale_N = self._statistics(signal_NT, is_real_NT, leads)
         y_NT = signal_NT - offset_N[:, None]

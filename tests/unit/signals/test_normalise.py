@@ -73,6 +73,14 @@ def test_a_row_gives_the_same_bits_alone_and_in_company() -> None:
             np.testing.assert_array_equal(one[0], many[row])
 
 
+def test_raw_counts_on_a_large_offset_keep_their_shape() -> None:
+    counts = (np.arange(2400) % 3).astype(np.float32) + 2**20
+    y, offset, scale = WINDOW.apply(counts[None], np.array([2400]), ["ECG1"])
+    assert offset[0] == 2**20 + 1
+    assert scale[0] == pytest.approx((2 / 3) ** 0.5)
+    np.testing.assert_allclose(y[0, :3], np.array([-1, 0, 1]) * 1.5**0.5, rtol=1e-6)
+
+
 def test_a_flat_line_becomes_zeros_not_amplified_noise() -> None:
     noise = np.random.default_rng(1).normal(0, 1e-6, (1, 200))
     y, _, scale = WINDOW.apply(noise + 2.5, np.array([200]), ["ECG1"])

@@ -91,8 +91,14 @@ def test_each_fault_raises_its_flag_and_lowers_the_score(
 
 def test_a_low_voltage_lead_is_not_a_noisy_one(ecg: np.ndarray) -> None:
     noise = np.random.default_rng(5).normal(0, 0.02, ecg.shape)
-    assert raised(assess_full(0.2 * ecg + noise)) == set()
+    assert raised(assess_full(0.1 * ecg + noise)) == set()
     assert raised(assess_full(1000 * (0.1 * ecg + noise), "raw")) == {"noise"}
+
+
+def test_a_short_window_may_lie_between_two_beats_and_a_long_one_may_not(ecg: np.ndarray) -> None:
+    noise = np.random.default_rng(5).normal(0, 0.02, ecg.shape)
+    assert raised(assess_full(noise[:, :140])) == set()
+    assert raised(assess_full(noise)) == {"noise"}
 
 
 def test_wander_costs_nothing(ecg: np.ndarray) -> None:
