@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import ray
 import tyro
+from ray._private import ray_constants
 from rich.console import Console
 
 from rmsai_ray.compute import Cluster
@@ -104,8 +105,10 @@ def _start_ray(num_cpus: int | None) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)
         return
-    # A Ray of our own, never another of this machine, on loopback; it makes itself a token, and says so.
+    # A Ray of our own, never another of this machine. It makes itself a token, and says so.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # Loopback only: Ray's own switch for laptops, which has no public name on Linux.
+    ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address="local",
         num_cpus=num_cpus,

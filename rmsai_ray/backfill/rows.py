@@ -19,7 +19,7 @@ from rmsai_ray.archives.records import Archive, Event, Signal, Vital
 from rmsai_ray.models.bundle import ModelSpec
 from rmsai_ray.signals.leads import LEAD_NUMBERS
 from rmsai_ray.signals.quality import assess, fill_gaps
-from rmsai_ray.signals.resampling import resample
+from rmsai_ray.signals.resampling import resample, resample_mask
 from rmsai_ray.signals.windows import Windows, count_in_windows, cut_windows
 from rmsai_ray.tables import schemas
 
@@ -128,10 +128,8 @@ class UnitRows:
         windows = cut_windows(resampled_T, spec.window_samples, spec.stride_samples, tail=tail)
         if not missing_T.any():
             return windows, np.zeros(len(windows.starts_N), np.int32)
-        marked_T = np.interp(
-            np.linspace(0, 1, len(resampled_T)), np.linspace(0, 1, len(missing_T)), missing_T.astype(float)
-        )
-        return windows, count_in_windows(marked_T > 0, windows)
+        missing_T = resample_mask(missing_T, signal.fs, spec.sampling_rate_hz)
+        return windows, count_in_windows(missing_T, windows)
 
     def _add_identity(
         self,
