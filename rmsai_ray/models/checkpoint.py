@@ -66,14 +66,16 @@ def untrained_model(profile: str, *, seed: int = 0) -> ModelBundle:
 
 def save_checkpoint(bundle: ModelBundle, folder: str | Path, *, card: str | None = None) -> Path:
     """Writes the model as a folder, all of it or nothing; an older one of that name is replaced."""
+    files = {
+        WEIGHTS_NAME: save(bundle.network.state_dict()),
+        DESCRIPTION_NAME: (json.dumps(_describe(bundle), indent=1) + "\n").encode(),
+        **({CARD_NAME: card.encode()} if card is not None else {}),
+    }
     target = Path(folder).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
-    (temporary / WEIGHTS_NAME).write_bytes(save(bundle.network.state_dict()))
-    (temporary / DESCRIPTION_NAME).write_text(json.dumps(_describe(bundle), indent=1) + "\n")
-    if card is not None:
-        (temporary / CARD_NAME).write_text(card)
+    temporary.mkdir(parents=True)
+    for name, content in files.items():
+        (temporary / name).write_bytes(content)
     _swap(temporary, target)
     return target
 
