@@ -80,7 +80,8 @@ class Event(LakeOptions):
         """The event's row, and one row a window."""
         lake = self.open()
         view = queries.event(lake, self.event)
-        shown = {key: value for key, value in view.event.items() if value is not None and key != "vitals"}
+        hidden = ("vitals", "ecg_extras")
+        shown = {key: value for key, value in view.event.items() if value is not None and key not in hidden}
         vitals = pd.DataFrame(view.event["vitals"], columns=list(VITAL_COLUMNS))
         return Answer(
             data={"model_id": lake.model_id, "event": view.event, "windows": view.windows},

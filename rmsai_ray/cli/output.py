@@ -105,6 +105,8 @@ def _table(title: str, frame: pd.DataFrame) -> Table:
 
 def _cell(value: Any) -> str:
     """One value for people; – is unknown."""
+    if isinstance(value, datetime) and value is not pd.NaT:
+        return f"{value:%Y-%m-%d %H:%M:%S}"
     plain = jsonable(value)
     match plain:
         case None:
@@ -115,4 +117,4 @@ def _cell(value: Any) -> str:
             return ", ".join(f"{key} {item}" for key, item in plain.items())
         case list():
             return ", ".join(map(str, plain))
-    return str(plain).replace("+00:00", "Z") if isinstance(value, datetime) else str(plain)
+    return str(plain)
