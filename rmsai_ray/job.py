@@ -18,7 +18,7 @@ from ray._private import ray_constants
 from rich.console import Console
 
 from rmsai_ray.compute import Cluster
-from rmsai_ray.errors import ConfigError, RejectLimitError
+from rmsai_ray.errors import ConfigError, RejectLimitError, RmsaiError
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_TOO_MANY_REJECTS = 0, 1, 2, 3
 
@@ -56,6 +56,9 @@ def run(
     except RejectLimitError as error:
         console.print(f"[bold red]Too many rejects:[/] {error}", highlight=False, soft_wrap=True)
         return EXIT_TOO_MANY_REJECTS
+    except RmsaiError as error:
+        console.print(f"[bold red]Failed:[/] {error}", highlight=False, soft_wrap=True)
+        return EXIT_FAILED
     except (StopRequested, KeyboardInterrupt):
         console.print("Stopped. Finished units are kept; the same command goes on from here.")
         return EXIT_FAILED
@@ -101,6 +104,7 @@ def _start_ray(num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_DATA_NON_TTY_PROGRESS_LOG_INTERVAL", "60")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars are off"
     common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)
@@ -125,7 +129,8 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def show_logs() -> None:
     """Warnings and worse to the terminal; everything of this package to the run's own log."""
-    warnings.filterwarnings("ignore", message="lance is not fork-safe")  # Ray execs its workers
+    for message in ("lance is not fork-safe", "lancedb fork support"):  # Ray's workers are fresh processes
+        warnings.filterwarnings("ignore", message=message)
     warnings.filterwarnings(
         "ignore", message="`ray_remote_args` is deprecated"
     )  # the only way to max_restarts

@@ -17,6 +17,8 @@ from typing import Any
 from rmsai_ray import __version__
 from rmsai_ray.storage import Store
 
+KEPT_INVOCATIONS = 100
+
 RECORDED_PACKAGES = ("ray", "torch", "pyarrow", "lancedb", "pylance", "h5py", "numpy", "obstore", "duckdb")
 
 
@@ -24,8 +26,8 @@ RECORDED_PACKAGES = ("ray", "torch", "pyarrow", "lancedb", "pylance", "h5py", "n
 class RunRecord:
     """``runs/<run_id>/run.json``.
 
-    The same command again is the same run: its record keeps a line for every invocation and the whole of the
-    latest one.
+    The same command again is the same run: its record keeps a line for each of the last invocations and the
+    whole of the latest one.
     """
 
     run_id: str
@@ -46,7 +48,7 @@ class RunRecord:
         """Writes the record with status ``running``, keeping the lines of earlier invocations."""
         earlier = store.find(self._key)
         if earlier is not None:
-            self.invocations = json.loads(earlier)["invocations"]
+            self.invocations = json.loads(earlier)["invocations"][1 - KEPT_INVOCATIONS :]
         self.invocations.append({"started": self.started, "status": self.status})
         self._write(store)
 

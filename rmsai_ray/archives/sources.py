@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
+from rmsai_ray.errors import ConfigError
 from rmsai_ray.plugins import Registry
-from rmsai_ray.storage import Store, normalise_uri, split_object_uri
+from rmsai_ray.storage import Store, is_s3, normalise_uri, split_object_uri
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -42,7 +44,10 @@ class ArchiveSource(Protocol):
 
 
 SOURCES: Registry[Callable[[str], ArchiveSource]] = Registry("archive source")
-"""URI scheme → constructor from a URI. A plugin registers a scheme of its own."""
+"""URI scheme → constructor from a URI, which raises ConfigError where there is nothing.
+
+A plugin registers a scheme of its own.
+"""
 
 
 def open_source(uri: str) -> ArchiveSource:
@@ -60,7 +65,10 @@ class ObjectStoreSource:
         self._only: str | None = None
         if uri.endswith(SUFFIXES):
             uri, self._only = split_object_uri(uri)
-        self._store = Store(normalise_uri(uri))
+        uri = normalise_uri(uri)
+        if not is_s3(uri) and not Path(uri).is_dir():
+            raise ConfigError("archives", uri, "is no folder", "Check the path.")
+        self._store = Store(uri)
 
     def list_archives(self) -> Iterator[ArchiveRef]:
         """Every object whose name ends in ``.h5`` or ``.hdf5``."""

@@ -123,12 +123,14 @@ def backfill_once(run: Run, console: Console) -> Summary:
     config, model_id = run.config, run.bundle.model_id
     started = time.perf_counter()
     listing = list_archives(config)
+    if listing.num_rows == 0:
+        console.print(f"No archives (*.h5, *.hdf5) below {config.archives} that the filters let through.")
     if config.dry_run:
         todo = find_todo(run, listing, load_manifest(run.lake, model_id))
         print_plan(console, config, run.bundle, listing.num_rows, plan_units(run, todo, num_workers=1))
         return Summary()
     summary = Summary()
-    with Lease(run.lake, run.run_id), recorded(run, summary):
+    with Lease(run.lake, run.run_id), recorded(run, summary) as record:
         manifest = load_manifest(run.lake, model_id)
         finished = manifest.unit_ids | ledger.unit_ids(run.lake, model_id)
         parts.remove_unfinished(run.lake, model_id, finished)
@@ -136,7 +138,7 @@ def backfill_once(run: Run, console: Console) -> Summary:
         if todo.num_rows:
             shelve_model(run.lake, run.bundle)
             run.vectors.ensure_exists()
-            process(run, todo, summary, console)
+            process(run, todo, summary, record, console)
         manifest = settle(run.lake, run.vectors, model_id, run.run_id)
     counts = listed_by_status(listing, manifest)
     print_summary(
@@ -168,11 +170,12 @@ def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:
     )
 
 
-def process(run: Run, todo: pa.Table, summary: Summary, console: Console) -> None:
+def process(run: Run, todo: pa.Table, summary: Summary, record: RunRecord, console: Console) -> None:
     """Reads, encodes and writes every unit on Ray; counts as they finish."""
     with ray_session() as cluster:
         stages = plan_stages(cluster, num_encoders=run.config.num_encoders, num_gpus=run.config.num_gpus)
         units = plan_units(run, todo, num_workers=stages.num_encoders)
+        record.facts["resources"] = {**asdict(cluster), **asdict(stages)}
         log.info("planned", extra={"fields": {"archives": todo.num_rows, "units": len(units)}})
         reports = run_units(run, units, stages)
         for report in follow(reports, units, console):
@@ -249,7 +252,7 @@ def read_task(run: Run) -> ReadTask:
 
 
 @contextmanager
-def recorded(run: Run, summary: Summary) -> Iterator[None]:
+def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
     """Writes the run record before and after, and the log of what happens in between."""
     started = time.perf_counter()
     record = RunRecord(
@@ -271,7 +274,7 @@ def recorded(run: Run, summary: Summary) -> Iterator[None]:
     logging.getLogger("rmsai_ray").addHandler(logs)
     status, error = "failed", None
     try:
-        yield
+        yield record
         status = "done"
     except BaseException as reason:
         error = repr(reason)
