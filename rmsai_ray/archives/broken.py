@@ -10,7 +10,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from rmsai_ray.archives.simulator import simulate_archive
+from rmsai_ray.archives.simulator import DEFAULT_PERIOD, archive_name, simulate_archive
 
 NUM_EVENTS = 2
 FIRST_PATIENT_INDEX = 9000
@@ -41,18 +41,30 @@ class _Damage:
 
 
 def broken_archives(seed: int = 0) -> dict[str, BrokenArchive]:
-    """One archive per kind of damage, by name; two events each where there are any, the first one damaged."""
-    broken = {}
-    for index, (name, damage) in enumerate(_DAMAGES.items(), FIRST_PATIENT_INDEX):
-        file_name, content = simulate_archive(index, NUM_EVENTS, seed=seed)
-        broken[name] = BrokenArchive(
-            file_name=damage.file_name or file_name,
-            content=damage.do(content),
-            status=damage.status,
-            code=damage.code,
-            quality_flag=damage.quality_flag,
-        )
-    return broken
+    """One archive per kind of damage, by kind."""
+    return {kind: break_archive(kind, seed) for kind in _DAMAGES}
+
+
+def broken_file_names() -> dict[str, str]:
+    """The file name of each kind, in the order of kinds."""
+    return {
+        kind: damage.file_name or archive_name(FIRST_PATIENT_INDEX + index, DEFAULT_PERIOD)
+        for index, (kind, damage) in enumerate(_DAMAGES.items())
+    }
+
+
+def break_archive(kind: str, seed: int = 0) -> BrokenArchive:
+    """A simulated archive of two events, the first of them damaged in one way, where events are."""
+    damage = _DAMAGES[kind]
+    index = FIRST_PATIENT_INDEX + list(_DAMAGES).index(kind)
+    _, content = simulate_archive(index, NUM_EVENTS, seed=seed)
+    return BrokenArchive(
+        file_name=broken_file_names()[kind],
+        content=damage.do(content),
+        status=damage.status,
+        code=damage.code,
+        quality_flag=damage.quality_flag,
+    )
 
 
 def _edit(change: Callable[[h5py.File], object]) -> Callable[[bytes], bytes]:

@@ -36,6 +36,7 @@ from rmsai_ray.errors import ConfigError
 DURATION_S = 12.0
 ECG_HZ, PPG_HZ, RESP_HZ = 200.0, 75.0, 33.33
 FIRST_EVENT_NUMBER = 1001
+DEFAULT_PERIOD = "2026-10"
 PULSE_DELAY_S = 0.22
 """The pulse reaches the finger this long after the R peak."""
 
@@ -57,7 +58,7 @@ def simulate_archive(
     seed: int,
     preset: str = "balanced",
     proportions: Sequence[float] | None = None,
-    period: str = "2026-10",
+    period: str = DEFAULT_PERIOD,
 ) -> tuple[str, bytes]:
     """File name ``PT####_YYYY-MM.h5`` and bytes of one patient's archive of one month.
 
@@ -74,7 +75,7 @@ def simulate_archive(
     Raises:
         ConfigError: a value breaks its rule.
     """
-    _check(patient_index, num_events, seed)
+    check_options(patient_index, num_events, seed, preset, proportions, period)
     shares = condition_mix(preset, proportions)
     rng = np.random.default_rng([seed, patient_index])
     patient = _patient(rng, patient_index)
@@ -90,7 +91,37 @@ def simulate_archive(
     ]
     quality = {"data_quality_score": round(float(rng.uniform(0.85, 0.98)), 3)}
     content = write_archive(events, patient_id=patient.patient_id, metadata=quality)
-    return f"{patient.patient_id}_{period}.h5", content
+    return archive_name(patient_index, period), content
+
+
+def archive_name(patient_index: int, period: str) -> str:
+    """``PT####_YYYY-MM.h5``."""
+    return f"{_patient_id(patient_index)}_{period}.h5"
+
+
+def check_options(
+    patient_index: int,
+    num_events: int,
+    seed: int,
+    preset: str,
+    proportions: Sequence[float] | None,
+    period: str,
+) -> None:
+    """Whether :func:`simulate_archive` would take these.
+
+    Raises:
+        ConfigError: a value breaks its rule.
+    """
+    for name, value, least in (
+        ("patient_index", patient_index, 0),
+        ("num_events", num_events, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise ConfigError(name, value, f"must be at least {least}", "Choose a larger one.")
+    if re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", period) is None:
+        raise ConfigError("period", period, "is not a month", "Write YYYY-MM.")
+    condition_mix(preset, proportions)
 
 
 def simulate_event(
@@ -125,14 +156,8 @@ def simulate_event(
     )
 
 
-def _check(patient_index: int, num_events: int, seed: int) -> None:
-    for name, value, least in (
-        ("patient_index", patient_index, 0),
-        ("num_events", num_events, 1),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise ConfigError(name, value, f"must be at least {least}", "Choose a larger one.")
+def _patient_id(patient_index: int) -> str:
+    return f"PT{patient_index:04d}"
 
 
 def _patient(rng: np.random.Generator, patient_index: int) -> Patient:
@@ -145,7 +170,7 @@ def _patient(rng: np.random.Generator, patient_index: int) -> Patient:
         p_amplitude=rng.lognormal(0, 0.2),
     )
     return Patient(
-        patient_id=f"PT{patient_index:04d}",
+        patient_id=_patient_id(patient_index),
         heart=heart,
         resting_bpm=rng.uniform(68, 90),
         noise_mv=rng.uniform(0.015, 0.025),
@@ -162,10 +187,7 @@ def _deal(rng: np.random.Generator, shares: Array, num_events: int) -> list[Cond
 
 def _event_times(rng: np.random.Generator, period: str, num_events: int) -> list[float]:
     """Epoch seconds: the first event 1 to 24 h into the month, the others 30 to 300 s apart."""
-    match = re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])", period)
-    if match is None:
-        raise ConfigError("period", period, "is not a month", "Write YYYY-MM.")
-    start_s = datetime(int(match[1]), int(match[2]), 1, tzinfo=UTC).timestamp()
+    start_s = datetime.fromisoformat(f"{period}-01").replace(tzinfo=UTC).timestamp()
     gaps_s = rng.uniform(30, 300, num_events - 1)
     offsets_s = np.cumsum(np.append(rng.uniform(3600, 86400), gaps_s))
     return [round(start_s + offset_s, 3) for offset_s in offsets_s.tolist()]

@@ -1,0 +1,1 @@
+"""Fills folders and buckets with archives: simulated ones, and imported recordings."""
