@@ -235,13 +235,11 @@ def _open(uri: str) -> LocalStore | S3Store:
     }
     given: Any = {name: value for name, value in named.items() if value is not None}
     client: Any = {**CLIENT, "allow_http": options.is_plain_http}
-    return S3Store(
-        bucket,
-        prefix=prefix or None,
-        client_options=client,
-        retry_config=RETRY,
-        **given,
-    )
+    try:
+        return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=RETRY, **given)
+    except BaseError as error:
+        fix = "Check the AWS_* variables of the environment."
+        raise ConfigError("uri", uri, _reason(error), fix) from error
 
 
 def _reason(error: Exception) -> str:
