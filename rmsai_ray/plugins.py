@@ -65,8 +65,16 @@ class Registry(Generic[T]):
 
 @cache
 def load_plugins() -> None:
-    """Imports every plugin module once per process."""
+    """Imports every plugin module once per process.
+
+    Raises:
+        ConfigError: a module that the environment names cannot be imported.
+    """
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         entry_point.load()
     for module in filter(None, os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")):
-        importlib.import_module(module.strip())
+        try:
+            importlib.import_module(module.strip())
+        except ImportError as error:
+            rule, fix = f"cannot be imported: {error}", "Name modules that every worker can import."
+            raise ConfigError(ENVIRONMENT_VARIABLE, module.strip(), rule, fix) from error
