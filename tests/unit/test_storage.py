@@ -42,8 +42,8 @@ def test_a_failed_put_leaves_the_old_object(store: Store, monkeypatch: pytest.Mo
     def refuse(*_: object, **__: object) -> None:
         raise GenericError("disk full")
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"manifest: .*disk full"):
-        patch.setattr(storage.obstore, "put", refuse)
+    monkeypatch.setattr(storage.obstore, "put", refuse)
+    with pytest.raises(StorageError, match=r"manifest: .*disk full"):
         store.put("manifest", b"new")
     assert store.get("manifest") == b"old"
 
