@@ -19,11 +19,19 @@ from rmsai_ray.signals.leads import LEADS
 from rmsai_ray.tables.filters import WindowFilter
 from rmsai_ray.tables.lake import Lake, list_models
 
+CUBE = """
+CREATE OR REPLACE TEMP TABLE cube AS
+SELECT lead, lead_number, condition, anomaly_status, anomaly_type,
+       count(*) AS num, sum(reconstruction_error::DOUBLE) AS error
+FROM windows GROUP BY ALL
+"""
+"""Everything that :func:`stats` counts, from one scan of the windows."""
+
 GROUP_COLUMNS = """
-    count(*) AS num_chunks,
-    count(*) FILTER (anomaly_status = 'anomaly') AS num_anomalies,
+    coalesce(sum(num), 0)::BIGINT AS num_chunks,
+    coalesce(sum(num) FILTER (anomaly_status = 'anomaly'), 0)::BIGINT AS num_anomalies,
     100.0 * num_anomalies / nullif(num_chunks, 0) AS anomaly_rate,
-    avg(reconstruction_error) AS avg_error_score
+    sum(error) / nullif(num_chunks, 0) AS avg_error_score
 """
 
 EVENT_NAME = "patient_id || '_' || period || '/' || event_id || '@' || archive_id[1:12]"
@@ -84,35 +92,33 @@ class EventView:
 
 def stats(lake: Lake) -> LakeStats:
     """Counts and means over the lake, the fields of the source documents' statistics."""
-    [total] = lake.rows(f"SELECT {GROUP_COLUMNS} FROM windows")
+    lake.rows(CUBE)
+    [total] = lake.rows(f"SELECT {GROUP_COLUMNS} FROM cube")
+    leads = lake.rows(
+        f"SELECT lead, {GROUP_COLUMNS} FROM cube GROUP BY lead, lead_number ORDER BY lead_number"
+    )
+    conditions = lake.rows(
+        f"SELECT condition, {GROUP_COLUMNS} FROM cube GROUP BY condition ORDER BY condition"
+    )
     [events] = lake.rows(
         "SELECT count(*) AS num_events, count(DISTINCT patient_id) AS num_patients FROM events"
     )
     [updated] = lake.rows("SELECT max(committed_time) AS last_updated FROM archives")
-    leads = lake.rows(
-        f"SELECT lead, {GROUP_COLUMNS} FROM windows GROUP BY lead, lead_number ORDER BY lead_number"
-    )
-    conditions = lake.rows(f"SELECT condition, {GROUP_COLUMNS} FROM windows GROUP BY ALL ORDER BY condition")
-    files_by_status = _counts(lake, "SELECT status, count(*) FROM archives GROUP BY ALL ORDER BY ALL")
+    files_by_status = _counts(lake, "archives", "status")
     return LakeStats(
         model_id=lake.model_id,
         models=tuple(list_models(lake.uri)),
         total_chunks=total["num_chunks"],
         total_anomalies=total["num_anomalies"],
         anomaly_rate=total["anomaly_rate"],
-        anomaly_counts=_counts(
-            lake, "SELECT anomaly_status, count(*) FROM windows GROUP BY ALL ORDER BY anomaly_status"
-        ),
-        anomaly_types=_counts(
-            lake,
-            "SELECT anomaly_type, count(*) FROM windows WHERE anomaly_type <> '' GROUP BY ALL ORDER BY ALL",
-        ),
+        anomaly_counts=_counts(lake, "cube", "anomaly_status", "sum(num)"),
+        anomaly_types=_counts(lake, "cube", "anomaly_type", "sum(num)"),
         avg_error_score=total["avg_error_score"],
         files_processed=files_by_status.get("committed", 0),
         files_by_status=files_by_status,
         total_events=events["num_events"],
         total_patients=events["num_patients"],
-        rejects_by_reason=_counts(lake, "SELECT reason, count(*) FROM rejects GROUP BY ALL ORDER BY ALL"),
+        rejects_by_reason=_counts(lake, "rejects", "reason"),
         available_leads=LEADS,
         leads_processed=tuple(row["lead"] for row in leads),
         chunks_per_lead={row["lead"]: row["num_chunks"] for row in leads},
@@ -192,14 +198,15 @@ def find_window(lake: Lake, reference: str) -> dict[str, Any]:
     """
     found = lake.rows(
         """
-        SELECT *, window_id AS name FROM windows
+        SELECT window_id AS name, unit_id FROM windows
         WHERE $reference IN (window_id, split_part(window_id, '@', 1), chunk_id, vector_id, seed_chunk_id)
-        ORDER BY window_id LIMIT 100
+        ORDER BY name LIMIT 100
         """,
         {"reference": reference},
     )
-    row = only("window", reference, found)
-    del row["name"]
+    chosen = only("window", reference, found)
+    # With its unit only one part is read for the wide columns.
+    [row] = lake.rows("FROM windows WHERE unit_id = ? AND window_id = ?", [chosen["unit_id"], chosen["name"]])
     return row
 
 
@@ -273,6 +280,7 @@ def _checked_limit(limit: int) -> int:
     return int(limit)
 
 
-def _counts(lake: Lake, query: str) -> dict[str, int]:
-    """The answer of a query with two columns, name and count."""
-    return {name: int(count) for name, count in (row.values() for row in lake.rows(query))}
+def _counts(lake: Lake, table: str, column: str, count: str = "count(*)") -> dict[str, int]:
+    """Rows by the value of a column, where it has one. All arguments are our own words, never data."""
+    rows = lake.rows(f"SELECT {column} AS name, {count} AS num FROM {table} GROUP BY ALL ORDER BY name")
+    return {row["name"]: int(row["num"]) for row in rows if row["name"] is not None}

@@ -85,7 +85,7 @@ def test_both_stores_hold_the_same_windows(backfilled: Backfilled) -> None:
 def test_stored_errors_are_those_of_the_archives(
     backfilled: Backfilled, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    windows = open_lake(backfilled.lake).frame("SELECT window_id FROM windows ORDER BY hash(window_id) LIMIT 3")
+    windows = open_lake(backfilled.lake).frame("FROM windows ORDER BY hash(window_id) LIMIT 3")
     for window_id in windows["window_id"]:
         found = rmsai(capsys, "reconstruct", window_id, "--verify", "--lake", backfilled.lake)
         assert found["agrees"]
