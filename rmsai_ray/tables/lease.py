@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from types import TracebackType
 
@@ -66,11 +66,31 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._renewer.join()
-        self._store.delete([KEY])
+        if self._is_ours():
+            self._store.delete([KEY])
+
+    def confirm(self) -> None:
+        """To be called before what only the holder may do.
+
+        Raises:
+            LakeError: another run took the lake meanwhile, e.g. while this machine slept.
+        """
+        if not self._is_ours():
+            raise LakeError(
+                f"run {self._run_id} lost {self._store.uri} to {self._holder() or 'nobody'}, because it did not "
+                "renew its lease in time. Finished units are kept; the same command goes on from here."
+            )
+
+    def _is_ours(self) -> bool:
+        holder = self._holder()
+        return holder is not None and replace(holder, renewed="") == replace(self._me(), renewed="")
+
+    def _holder(self) -> Holder | None:
+        content = self._store.find(KEY)
+        return None if content is None else Holder(**json.loads(content))
 
     def _take_over(self) -> None:
-        content = self._store.find(KEY)
-        holder = None if content is None else Holder(**json.loads(content))
+        holder = self._holder()
         if holder is not None and holder.is_alive():
             raise LakeError(
                 f"{self._store.uri} is held by run {holder.run_id} (process {holder.pid} on {holder.host}, "
@@ -83,17 +103,20 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_S):
             try:
-                self._store.put(KEY, self._content())
+                if self._is_ours():
+                    self._store.put(KEY, self._content())
             except StorageError:
                 continue  # the next renewal comes well before the lease expires
 
     def _content(self) -> bytes:
+        return json.dumps(asdict(self._me())).encode()
+
+    def _me(self) -> Holder:
         process = psutil.Process(os.getpid())
-        holder = Holder(
+        return Holder(
             run_id=self._run_id,
             host=socket.gethostname(),
             pid=process.pid,
             process_started=process.create_time(),
             renewed=now().isoformat(),
         )
-        return json.dumps(asdict(holder)).encode()
