@@ -111,7 +111,8 @@ def test_sigterm_stops_the_driver_and_the_old_handler_comes_back(monkeypatch: py
     monkeypatch.setattr(job.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(job.ray, "cluster_resources", lambda: {"CPU": 2.0})
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(job.StopRequested), job.ray_session() as cluster:
+    with job.ray_session() as cluster:
         assert (cluster.num_cpus, cluster.num_gpus) == (2.0, 0.0)
-        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(job.StopRequested):
+            signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
