@@ -6,7 +6,6 @@ folders and stay invisible, so a question asked in the middle of a backfill gets
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from rmsai_ray.errors import ConfigError, LakeError, StorageError
-from rmsai_ray.storage import Store, arrow_filesystem, lance_options, normalise_uri
+from rmsai_ray.storage import arrow_filesystem, lance_options, normalise_uri
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.vectors import FOLDER, table_name
 
@@ -103,7 +102,8 @@ class Lake:
             LakeError: nothing was published for this model.
         """
         name = table_name(self.model_id)
-        if not self.vector_files():
+        filesystem, root = arrow_filesystem(self.uri)
+        if filesystem.get_file_info(f"{root}/{FOLDER}/{name}.lance").type != pafs.FileType.Directory:
             raise LakeError(
                 f"{self.uri}/{FOLDER} has no table {name}: finish the backfill of {self.model_id}"
             )
@@ -118,15 +118,6 @@ class Lake:
     def vector_files(self) -> list[pafs.FileInfo]:
         """Path and size of every object of this model's LanceDB table."""
         return _list_files(self.uri, f"{FOLDER}/{table_name(self.model_id)}.lance")
-
-    def run_record(self, run_id: str) -> dict[str, Any]:
-        """``runs/<run_id>/run.json``.
-
-        Raises:
-            StorageError: no such run was recorded here.
-        """
-        record: dict[str, Any] = json.loads(Store(self.uri).get(f"runs/{run_id}/run.json"))
-        return record
 
 
 def open_lake(uri: str, model: str | None = None) -> Lake:
