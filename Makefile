@@ -4,6 +4,11 @@ BIN := .venv/bin
 STAMP := .venv/installed
 PYTEST := $(BIN)/python -m pytest
 
+define DEMO_S3
+$(BIN)/python jobs/backfill.py demo --archives s3://demo/archives --lake s3://demo/lake; \
+$(BIN)/rmsai stats --lake s3://demo/lake
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-s3 test test-unit test-cluster test-jobs check format bench lock clean
 
@@ -20,7 +25,7 @@ demo: $(STAMP)  ## real ECG -> embeddings, scores and tables in demo/, on a loca
 	$(BIN)/python jobs/backfill.py
 
 demo-s3: $(STAMP)  ## the same from s3:// to s3://, against an S3 server on loopback
-	$(BIN)/python -m cluster.demo_s3
+	$(BIN)/python -m cluster.local_s3 sh -ec '$(DEMO_S3)'
 
 test: test-unit test-cluster test-jobs  ## every test
 
