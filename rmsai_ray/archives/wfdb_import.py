@@ -218,21 +218,22 @@ def _read_recording(record: WfdbRecord) -> Recording:
         raw = wfdb.rdrecord(record.path, smooth_frames=False)
     except READ_ERRORS as error:
         raise ArchiveError("unreadable_record", f"signals: {type(error).__name__}: {error}") from error
-    places = {name.upper(): place for place, name in reversed(list(enumerate(raw.sig_name)))}
+    names = [name or "" for name in raw.sig_name]  # a channel may have none
+    places = {name.upper(): place for place, name in reversed(list(enumerate(names)))}
     chosen = _chosen(LEAD_CHANNELS, places)
     leads = {
         lead: _signal(raw, place, ECG_HZ, _millivolts(raw.units[place])) for lead, place in chosen.items()
     }
     leads = {lead: samples for lead, samples in leads.items() if np.isfinite(samples).any()}
     if not leads:
-        raise ArchiveError("no_leads", f"no ECG among the channels {', '.join(raw.sig_name)}")
+        raise ArchiveError("no_leads", f"no ECG among the channels {', '.join(names)}")
     return Recording(
         leads=leads,
         pulses={
             kind: _signal(raw, place, PULSE_HZ[kind])
             for kind, place in _chosen(PULSE_CHANNELS, places).items()
         },
-        channels={lead: raw.sig_name[chosen[lead]] for lead in leads},
+        channels={lead: names[chosen[lead]] for lead in leads},
     )
 
 

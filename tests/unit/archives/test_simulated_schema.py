@@ -1,4 +1,4 @@
-"""Simulated archives against the original generator's: the same tree, types and storage; and as they are read."""
+"""Simulated archives against the original generator's: same tree, types and storage; same bytes again."""
 
 import io
 

@@ -113,6 +113,13 @@ def test_channels_become_leads(tmp_path: Path, channels: tuple[str, ...], leads:
         assert event.leads[lead].samples.max() == pytest.approx(height, rel=0.05)
 
 
+def test_channels_without_a_name_are_left_alone(tmp_path: Path) -> None:
+    folder = write_record(tmp_path / "db")
+    header = (folder / "100.hea").read_text()
+    (folder / "100.hea").write_text(header.replace(" V5", ""))
+    assert set(imported(folder).events[0].leads) == {"ECG2"}
+
+
 def test_microvolts_become_millivolts(tmp_path: Path) -> None:
     event = imported(write_record(tmp_path / "db", units="uV")).events[0]
     assert event.leads["ECG2"].samples.max() == pytest.approx(1e-3, rel=0.05)
