@@ -24,6 +24,7 @@ LAYERS = {
     "models": STORES,
     "tables": STORES,
     "job": JOB,
+    "corpus": FLOWS,
     "encoding": FLOWS,
     "training": FLOWS,
     "detection": FLOWS,
@@ -44,9 +45,9 @@ HOMES = {
     "lancedb": ("tables",),
     "duckdb": ("tables",),
     "obstore": ("storage",),
-    "ray": ("backfill", "encoding", "training", "job"),
+    "ray": ("backfill", "corpus", "encoding", "training", "job"),
     "tyro": ("job", "cli"),
-    "rich": ("job", "backfill", "cli"),
+    "rich": ("job", "backfill", "corpus", "cli"),
 }
 
 
