@@ -31,9 +31,17 @@ def part_key(table: str, model_id: str, unit_id: str, period: str | None = None)
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """The table as one Parquet file, zstd-compressed."""
+    """The table as one Parquet file: texts in dictionaries, embeddings split by byte, then zstd."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=1)
+    embeddings = ["embedding.list.element"] if "embedding" in table.schema.names else []
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[field.name for field in table.schema if pa.types.is_string(field.type)],
+        use_byte_stream_split=embeddings or False,
+    )
     return bytes(sink.getvalue())
 
 
