@@ -47,7 +47,8 @@ class VectorTable:
         """Writes rows that nobody sees until they are published; returns the fragments for the ledger."""
         if windows.num_rows == 0:
             return []
-        fragments = write_fragments(windows, self.uri, schema=self._schema, storage_options=self._options)
+        rows = windows.cast(self._schema)  # Parquet gives the items of its lists another name
+        fragments = write_fragments(rows, self.uri, schema=self._schema, storage_options=self._options)
         return [fragment.to_json() for fragment in fragments]
 
     def delete_rows(self, archives_by_unit: dict[str, set[str]]) -> None:
