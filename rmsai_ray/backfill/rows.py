@@ -38,6 +38,9 @@ FloatArray = npt.NDArray[np.float32]
 MAX_MISSING_FRACTION = 0.5
 """A window of which more was interpolated is rejected."""
 
+LOST_LEADS = ("unreadable_lead", "empty_signal")
+"""Problems that cost all windows of a lead that the archive holds."""
+
 LAST_EPOCH_S = 253_402_300_800.0
 """The year 10000."""
 
@@ -66,6 +69,9 @@ class UnitRows:
                 self.reject(uri, archive.archive_id, "event", problem.where, problem.code, problem.detail)
         codes = [problem.code for problem in archive.problems]
         for event in archive.events:
+            for problem in event.problems:
+                if problem.code in LOST_LEADS and problem.where.rpartition("/")[2] in leads:
+                    self.reject(uri, archive.archive_id, "lead", problem.where, problem.code, problem.detail)
             num_windows = sum(
                 self._add_lead(archive, event, lead, uri, tail=tail) for lead in leads if lead in event.leads
             )

@@ -100,7 +100,7 @@ REJECTS = _schema(
         _required("uri", pa.string()),
         _required("model_id", pa.string()),
         pa.field("archive_id", pa.string()),
-        _required("level", pa.string()),  # archive | event | window
+        _required("level", pa.string()),  # archive | event | lead | window
         _required("place", pa.string()),  # path inside the archive; "" for a whole archive
         _required("reason", pa.string()),  # stable code
         _required("detail", pa.string()),
