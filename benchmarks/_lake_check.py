@@ -1,0 +1,169 @@
+"""Reads lakes and compares them row by row with public libraries alone; changes when their layout does.
+
+Nothing of the package is imported, so that a fault of the writing side cannot hide here. A lake that no
+backfill works on must hold exactly the rows of its manifest: what lies there beyond them is reported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lancedb
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+KEYS = {
+    "windows": ("window_id", "model_id"),
+    "events": ("event_uid", "model_id"),
+    "rejects": ("uri", "level", "place", "reason"),
+    "archives": ("uri", "model_id"),
+}
+MAY_DIFFER = {"unit_id", "committed_time"}
+"""Between two lakes of the same archives: how they were packed into units, and when."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """One model's rows of a lake, every Parquet part whether committed or not."""
+
+    windows: pa.Table
+    events: pa.Table
+    rejects: pa.Table
+    archives: pa.Table
+    vectors: pa.Table
+    """LanceDB's rows."""
+    strays: tuple[str, ...]
+    """Parts of units that the manifest does not name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Numbers of rows or objects, over all tables, both stores and all models."""
+
+    lost: int = 0
+    """In the reference only."""
+    added: int = 0
+    """Not in the reference."""
+    duplicated: int = 0
+    """Beyond the first of one key."""
+    differing: int = 0
+    """With other values than in the reference, or than in the other store."""
+    stray: int = 0
+    """Parts of no unit of the manifest, ledger entries that no fold has removed, and a lease of nobody."""
+
+    def __add__(self, other: Findings) -> Findings:
+        mine, others = asdict(self), asdict(other)
+        return Findings(**{name: mine[name] + others[name] for name in mine})
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {name}" for name, count in asdict(self).items())
+
+
+def compare(lake_uri: str, reference_uri: str) -> Findings:
+    """What a lake lacks, has twice or has otherwise, measured on a lake of the same archives."""
+    found = Findings(stray=len(unsettled_objects(lake_uri)))
+    for model in sorted({*model_ids(reference_uri), *model_ids(lake_uri)}):
+        lake, reference = read_tables(lake_uri, model), read_tables(reference_uri, model)
+        for name, key in KEYS.items():
+            found += compare_rows(getattr(lake, name), getattr(reference, name), key, MAY_DIFFER)
+        found += compare_rows(lake.vectors, reference.vectors, KEYS["windows"], MAY_DIFFER)
+        found += Findings(differing=compare_stores(lake), stray=len(lake.strays))
+    return found
+
+
+def compare_stores(tables: Tables) -> int:
+    """Windows that Parquet and LanceDB do not hold alike, in any column."""
+    between = compare_rows(tables.vectors, tables.windows, KEYS["windows"], set())
+    return between.lost + between.added + between.differing
+
+
+def compare_rows(rows: pa.Table, reference: pa.Table, key: Iterable[str], ignored: set[str]) -> Findings:
+    """What ``rows`` lack, have twice or have otherwise, row by row and column by column."""
+    have, expected = _by_key(rows, key, ignored), _by_key(reference, key, ignored)
+    return Findings(
+        lost=sum(name not in have for name in expected),
+        added=sum(name not in expected for name in have),
+        duplicated=sum(len(values) - 1 for values in have.values()),
+        differing=sum(
+            any(value != expected[name][0] for value in values)
+            for name, values in have.items()
+            if name in expected
+        ),
+    )
+
+
+def _by_key(rows: pa.Table, key: Iterable[str], ignored: set[str]) -> dict[tuple[Any, ...], list[Any]]:
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows.to_pylist():
+        name = tuple(row[column] for column in key)
+        found.setdefault(name, []).append({c: row[c] for c in sorted(row) if c not in ignored})
+    return found
+
+
+def read_tables(lake_uri: str, model_id: str) -> Tables:
+    """Every row that lies in a lake for one model."""
+    manifest = _read_parquet(lake_uri, f"archives/model={model_id}")
+    units = set(manifest["unit_id"].to_pylist()) if manifest.num_rows else set()
+    parts = [path for table in ("windows", "events", "rejects") for path in _parts(lake_uri, table, model_id)]
+    return Tables(
+        **{table: _read_parquet(lake_uri, f"{table}/model={model_id}") for table in KEYS},
+        vectors=read_vectors(lake_uri, model_id),
+        strays=tuple(path for path in parts if path.rpartition("/")[2].split(".")[0] not in units),
+    )
+
+
+def read_vectors(lake_uri: str, model_id: str) -> pa.Table:
+    """Every row of one model's LanceDB table; none where there is no such table."""
+    database = lancedb.connect(f"{lake_uri}/lance")
+    name = "windows_" + model_id.replace("-", "_")
+    if name not in database.list_tables().tables:
+        return pa.table({})
+    return database.open_table(name).to_arrow()
+
+
+def model_ids(lake_uri: str) -> list[str]:
+    """Models that a lake has a manifest of."""
+    paths = list_objects(lake_uri, "archives")
+    return sorted(
+        path.split("model=")[1].split("/")[0] for path in paths if path.endswith("manifest.parquet")
+    )
+
+
+def unsettled_objects(lake_uri: str) -> list[str]:
+    """Ledger entries and leases: a lake at rest has none."""
+    leases = [path for path in list_objects(lake_uri, "runs") if path.endswith("/lease.json")]
+    return [*list_objects(lake_uri, "ledger"), *leases]
+
+
+def list_objects(uri: str, folder: str = "") -> list[str]:
+    """Paths of all objects below a folder of a lake, sorted."""
+    filesystem, root = open_filesystem(uri)
+    below = pafs.FileSelector(f"{root}/{folder}".rstrip("/"), recursive=True, allow_not_found=True)
+    found = filesystem.get_file_info(below)
+    return sorted(info.path for info in found if info.type == pafs.FileType.File)
+
+
+def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """(filesystem, path in it) of a folder or of ``s3://``, with endpoint and keys from the environment."""
+    if not uri.startswith("s3://"):
+        return pafs.LocalFileSystem(), uri
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    return pafs.S3FileSystem(endpoint_override=endpoint), uri.removeprefix("s3://")
+
+
+def _parts(lake_uri: str, table: str, model_id: str) -> list[str]:
+    return [path for path in list_objects(lake_uri, f"{table}/model={model_id}") if path.endswith(".parquet")]
+
+
+def _read_parquet(lake_uri: str, folder: str) -> pa.Table:
+    filesystem, _ = open_filesystem(lake_uri)
+    paths = [path for path in list_objects(lake_uri, folder) if path.endswith(".parquet")]
+    tables = [pq.read_table(path, filesystem=filesystem, partitioning=None) for path in paths]
+    return pa.concat_tables(tables) if tables else pa.table({})
