@@ -18,6 +18,8 @@ from cluster.local_s3 import LocalS3, local_s3
 # Token authentication as in production, with a token that no file keeps; Ray reads this when it is imported.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+# Worker processes of several tests share two cores; more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GRACE_S = 15.0
 ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
