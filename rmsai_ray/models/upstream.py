@@ -178,6 +178,9 @@ def _copy_tensors(path: Path, tensors: dict[str, Tensor], network: EcgAutoencode
             f"{path}: expected at least {MIN_COVERAGE:.0%} of the network's parameters, found "
             f"{coverage:.0%}. Missing or of another shape: {', '.join(missing)}. Found: {_summary(tensors)}"
         )
+    broken = [name for name, tensor in taken.items() if not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path}: expected finite numbers, found others in {', '.join(broken)}")
     if missing:
         logger.warning("%s: covers %.1f %% of the network, without %s", path, 100 * coverage, missing)
     network.load_state_dict({**wanted, **taken})

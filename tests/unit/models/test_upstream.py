@@ -90,6 +90,16 @@ def test_legacy_file_with_the_sources_of_its_classes(tmp_path: Path, monkeypatch
     assert not list(tmp_path.glob("*.patch"))
 
 
+def test_parity_at_the_documented_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = original_network.RecurrentAutoencoder(140, 1, 128).eval()
+    with monkeypatch.context() as elsewhere:
+        record_classes_as(elsewhere, "__main__")
+        torch.save({"model": original}, tmp_path / "model.pth")
+    bundle = load_model(tmp_path / "model.pth")
+    assert bundle.spec.profile == "rmsai-140x128"
+    assert_same_as(original, bundle)
+
+
 STATE_DICT_FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "bare": lambda tensors: tensors,
     "state_dict": lambda tensors: {"state_dict": tensors, "epoch": 150},
@@ -165,6 +175,14 @@ def test_an_encoder_alone_is_refused(original: nn.Module, tmp_path: Path) -> Non
     encoder = {name: tensor for name, tensor in original.state_dict().items() if name.startswith("encoder")}
     torch.save(encoder, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"at least 90%.*found 4\d%.*decoder.rnn1.weight_ih_l0"):
+        load_model(tmp_path / "model.pth", sequence_samples=T)
+
+
+def test_numbers_that_are_none_are_refused(original: nn.Module, tmp_path: Path) -> None:
+    tensors = original.state_dict()
+    tensors["encoder.rnn1.bias_ih_l0"][3] = float("nan")
+    torch.save(tensors, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"finite.*encoder.rnn1.bias_ih_l0"):
         load_model(tmp_path / "model.pth", sequence_samples=T)
 
 
