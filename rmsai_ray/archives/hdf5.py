@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5p, h5s, h5t, h5z
 
+from rmsai_ray.archives.heaps import REFERENCE_BYTES, GlobalHeaps
 from rmsai_ray.errors import ArchiveError
 
 Scalar = str | int | float | bool
@@ -31,7 +32,7 @@ MOST_EXPANSION: Final = 64
 FREE_ALLOWANCE: Final = 1 << 26
 """Decoded bytes that any file may have, however small."""
 
-_ERRORS = (KeyError, OSError, RuntimeError, TypeError, ValueError, zlib.error)
+_ERRORS = (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError, zlib.error)
 """What h5py and zlib raise on damaged data."""
 
 _NUMERIC_TYPES: Final = [
@@ -65,7 +66,8 @@ def open_archive(raw: bytes) -> Iterator[Group]:
     """
     if not raw:
         raise ArchiveError("empty_object", "the object has no bytes")
-    if not has_signature(raw):
+    base = signature_offset(raw)
+    if base is None:
         raise ArchiveError("not_hdf5", f"no HDF5 signature; the object begins with {raw[:8]!r}")
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fileobj_driver(h5fd.fileobj_driver, io.BytesIO(raw))
@@ -76,34 +78,35 @@ def open_archive(raw: bytes) -> Iterator[Group]:
         reason = "truncated" if "truncated" in str(error) else "corrupt"
         raise ArchiveError(reason, str(error)) from error
     try:
-        yield _root(file, len(raw))
+        yield _root(file, raw, base)
     finally:
         file.close()
 
 
-def _root(file: Any, num_bytes: int) -> Group:
+def _root(file: Any, raw: bytes, base: int) -> Group:
     try:
-        return Group(h5g.open(file, b"/"), "", Budget(num_bytes))
+        return Group(h5g.open(file, b"/"), "", _Bytes(raw, base))
     except _ERRORS as error:
-        raise ArchiveError("corrupt", f"the root group cannot be read: {error}") from error
+        raise ArchiveError("corrupt", f"heaps or root group cannot be read: {error}") from error
 
 
-def has_signature(raw: bytes) -> bool:
-    """HDF5 looks for its signature at 0, 512, 1024, 2048 …"""
+def signature_offset(raw: bytes) -> int | None:
+    """Where HDF5 finds its signature: at 0, 512, 1024, 2048 …"""
     offset = 0
     while offset < len(raw):
         if raw.startswith(SIGNATURE, offset):
-            return True
+            return offset
         offset = max(512, 2 * offset)
-    return False
+    return None
 
 
-class Budget:
-    """How much a file of this size may still make us allocate."""
+class _Bytes:
+    """The file as bytes: its texts, and how much it may still make us allocate."""
 
-    def __init__(self, file_bytes: int) -> None:
-        self.file_bytes = file_bytes
-        self._left = FREE_ALLOWANCE + MOST_EXPANSION * file_bytes
+    def __init__(self, raw: bytes, base: int) -> None:
+        self.size = len(raw)
+        self.heaps = GlobalHeaps(raw, base)
+        self._left = FREE_ALLOWANCE + MOST_EXPANSION * len(raw)
 
     def charge(self, num_bytes: int, where: str) -> None:
         """To be called before allocating.
@@ -115,17 +118,17 @@ class Budget:
         if self._left < 0:
             raise ArchiveError(
                 "oversized",
-                f"{where} declares {num_bytes} bytes more than a file of {self.file_bytes} can hold",
+                f"{where} declares {num_bytes} bytes more than a file of {self.size} can hold",
             )
 
 
 class _Node:
     """What groups and datasets have in common: a place and attributes."""
 
-    def __init__(self, object_id: Any, path: str, budget: Budget) -> None:
+    def __init__(self, object_id: Any, path: str, content: _Bytes) -> None:
         self._id = object_id
         self.path = path
-        self._budget = budget
+        self._bytes = content
 
     def attribute(self, name: str) -> Scalar | None:
         """A scalar attribute; None where there is none of that name, or nothing readable in it."""
@@ -133,7 +136,10 @@ class _Node:
             if not h5a.exists(self._id, name.encode()):
                 return None
             attribute = h5a.open(self._id, name.encode())
-            return _scalar(attribute, attribute.read, self._budget, f"{self.path}@{name}")
+            kind = attribute.get_type()
+            if _is_vlen_text(kind):
+                return _vlen_attribute(attribute, kind)
+            return _scalar(attribute, kind, attribute.read)
         except (UnreadableError, *_ERRORS):
             return None
 
@@ -151,8 +157,8 @@ class _Node:
 class Group(_Node):
     """A group; its links are looked at once, when it is opened, and all of them must be hard links."""
 
-    def __init__(self, object_id: Any, path: str, budget: Budget) -> None:
-        super().__init__(object_id, path, budget)
+    def __init__(self, object_id: Any, path: str, content: _Bytes) -> None:
+        super().__init__(object_id, path, content)
         self._links: dict[str, bytes] = {}
         foreign: list[str] = []
 
@@ -185,7 +191,7 @@ class Group(_Node):
             return None
         path = f"{self.path}/{name}" if self.path else name
         try:
-            return Group(h5g.open(self._id, link), path, self._budget)
+            return Group(h5g.open(self._id, link), path, self._bytes)
         except _ERRORS as error:
             raise UnreadableError(f"{path} is not a readable group: {error}") from error
 
@@ -200,7 +206,7 @@ class Group(_Node):
             return None
         path = f"{self.path}/{name}"
         try:
-            return Dataset(h5d.open(self._id, link), path, self._budget)
+            return Dataset(h5d.open(self._id, link), path, self._bytes)
         except _ERRORS as error:
             raise UnreadableError(f"{path} is not a readable dataset: {error}") from error
 
@@ -219,10 +225,23 @@ class Dataset(_Node):
     def scalar(self) -> Scalar:
         """The one number, text or flag in it."""
         try:
-            self._refuse_foreign_storage()
-            return _scalar(self._id, partial(self._id.read, h5s.ALL, h5s.ALL), self._budget, self.path)
+            if (
+                self._id.get_offset() is None
+                and self._home_layout(self._id.get_create_plist()) == h5d.CHUNKED
+            ):
+                raise UnreadableError(f"{self.path} is in chunks, as no scalar is")
+            kind = self._id.get_type()
+            if _is_vlen_text(kind):
+                return self._vlen_text()
+            return _scalar(self._id, kind, partial(self._id.read, h5s.ALL, h5s.ALL))
         except _ERRORS as error:
             raise UnreadableError(f"{self.path}: {error}") from error
+
+    def _vlen_text(self) -> str:
+        offset = self._id.get_offset()
+        if offset is None or self._id.get_storage_size() != REFERENCE_BYTES:
+            raise UnreadableError(f"{self.path} is not a single text")
+        return _text(self._bytes.heaps.text(offset)[:LONGEST_TEXT])
 
     def array(self) -> Array:
         """All samples of a one-dimensional numeric dataset, in the type and byte order they are stored in."""
@@ -233,16 +252,16 @@ class Dataset(_Node):
 
     def _array(self) -> Array:
         properties = self._id.get_create_plist()
-        is_chunked = properties.get_layout() == h5d.CHUNKED
-        if not is_chunked:
-            self._refuse_foreign_storage()
+        layout = self._home_layout(properties)  # first: a virtual shape may depend on other files
         shape = self._id.shape
         if len(shape) != 1:
             raise UnreadableError(f"{self.path} has shape {shape}, not one dimension")
         dtype = self._numeric_dtype()
-        self._budget.charge(shape[0] * dtype.itemsize, self.path)
-        if is_chunked:
+        self._bytes.charge(shape[0] * dtype.itemsize, self.path)
+        if layout == h5d.CHUNKED:
             return self._chunks(shape[0], dtype, properties)
+        if self._id.get_storage_size() == 0:
+            raise UnreadableError(f"{self.path} was declared but not written")
         values = np.empty(shape, dtype)
         self._id.read(h5s.ALL, h5s.ALL, values)
         return values
@@ -258,10 +277,10 @@ class Dataset(_Node):
         filters = tuple(properties.get_filter(i)[0] for i in range(properties.get_nfilters()))
         if filters not in _FILTERS:
             raise UnreadableError(f"{self.path} uses other filters than gzip and shuffle: {filters}")
-        if self._id.get_storage_size() > self._budget.file_bytes:
+        if self._id.get_storage_size() > self._bytes.size:
             raise UnreadableError(f"{self.path} claims more stored bytes than the file has")
         (chunk_samples,) = properties.get_chunk()
-        self._budget.charge(chunk_samples * dtype.itemsize, self.path)
+        self._bytes.charge(chunk_samples * dtype.itemsize, self.path)
         values = np.empty(length, dtype)
         for start in range(0, length, chunk_samples):
             mask, stored = self._id.read_direct_chunk((start,))
@@ -269,15 +288,12 @@ class Dataset(_Node):
             values[start : start + chunk_samples] = chunk[: length - start]
         return values
 
-    def _refuse_foreign_storage(self) -> None:
-        if self._id.get_offset() is not None:  # contiguous, inside the file, and written
-            return
-        properties = self._id.get_create_plist()
-        layout = properties.get_layout()
+    def _home_layout(self, properties: Any) -> int:
+        """How the dataset is stored, which must be inside the file."""
+        layout = int(properties.get_layout())
         if layout == h5d.VIRTUAL or (layout == h5d.CONTIGUOUS and properties.get_external_count()):
             raise ArchiveError("external_data", f"{self.path} is virtual or stored in another file")
-        if layout != h5d.COMPACT:
-            raise UnreadableError(f"{self.path} was declared but not written, or is a scalar in chunks")
+        return layout
 
 
 def _decode_chunk(
@@ -305,13 +321,23 @@ def _inflate(stored: bytes, num_bytes: int) -> bytes:
     return inflated
 
 
-def _scalar(item: Any, read: Callable[[Array, Any], object], budget: Budget, where: str) -> Scalar:
+def _is_vlen_text(kind: Any) -> bool:
+    return isinstance(kind, h5t.TypeStringID) and bool(kind.is_variable_str())
+
+
+def _vlen_attribute(attribute: Any, kind: Any) -> str:
+    """A text of variable length in an attribute. HDF5 reads it, as only it knows where attributes lie."""
+    if attribute.get_space().get_simple_extent_npoints() != 1:
+        raise UnreadableError("not a single text")
+    holder = np.empty((), object)
+    attribute.read(holder, _VLEN_BYTES[kind.get_cset()])
+    return _text(bytes(holder.item() or b"")[:LONGEST_TEXT])
+
+
+def _scalar(item: Any, kind: Any, read: Callable[[Array, Any], object]) -> Scalar:
     """Reads the only element of a dataset or attribute."""
-    kind = item.get_type()
-    if isinstance(kind, h5t.TypeStringID) and kind.is_variable_str():
-        return _read_long_text(item, kind, read, budget, where)
     if item.get_storage_size() != kind.get_size():  # several times faster than asking for the shape
-        raise UnreadableError(f"{where} is not a scalar")
+        raise UnreadableError("not a scalar")
     if isinstance(kind, h5t.TypeFloatID):
         number = np.empty((), np.float64)
         read(number, h5t.NATIVE_DOUBLE)
@@ -328,22 +354,7 @@ def _scalar(item: Any, read: Callable[[Array, Any], object], budget: Budget, whe
         fixed = np.empty((), f"S{kind.get_size()}")
         read(fixed, kind)
         return _text(bytes(fixed.item()))
-    raise UnreadableError(f"{where} is neither number nor text, or too long a text")
-
-
-def _read_long_text(
-    item: Any, kind: Any, read: Callable[[Array, Any], object], budget: Budget, where: str
-) -> str:
-    """Reads text of variable length; the file's size bounds what HDF5 allocates for it."""
-    if item.get_space().get_simple_extent_npoints() != 1:
-        raise UnreadableError(f"{where} is not a scalar")
-    holder = np.empty((), object)
-    read(holder, _VLEN_BYTES[kind.get_cset()])
-    content = bytes(holder.item() or b"")
-    if len(content) > LONGEST_TEXT:
-        raise UnreadableError(f"{where} is a text of {len(content)} bytes")
-    budget.charge(len(content), where)
-    return _text(content)
+    raise UnreadableError("neither number nor text, or too long a text")
 
 
 def _text(content: bytes) -> str:

@@ -1,43 +1,69 @@
-"""Checks the heaps in which HDF5 keeps strings, because HDF5 itself goes round for ever in a damaged one.
+"""Texts of variable length, straight from HDF5's global heaps; goes when the library survives damaged ones.
 
-Layout: HDF5 file format specification 3.0, section III.E, "Global Heap".
+HDF5 2.0 believes what a heap and a reference into it say: after one damaged byte it may walk a heap for ever
+(an object of size 0) or allocate 4 GB (a text of that length), and no caller can stop it. So heaps are walked
+here first, as section III.E of the file format specification describes them, and texts are cut out here.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import Final
 
-from rmsai_ray.errors import ArchiveError
+REFERENCE_BYTES: Final = 16
+"""A text's place in a dataset: its length, the address of a heap, the number of an object in it."""
 
-_HEADER = b"GCOL\x01\x00\x00\x00"
-"""Signature, version 1 and three reserved zeros."""
-_HEADER_BYTES = 16
-_OBJECT_HEADER = struct.Struct("<H6xQ")
-"""Index and size of an object; the reference count between them does not matter here."""
-
-
-def check_heaps(raw: bytes) -> None:
-    """Walks every global heap in a file as HDF5 does, but insists on getting ahead.
-
-    A file that was written only in part holds zeros where a heap's next object should be: an object of no
-    size, from which HDF5 2.0 never moves on, deaf to signals and to time limits of the same process.
-
-    Raises:
-        ArchiveError: corrupt.
-    """
-    start = raw.find(_HEADER)
-    while start >= 0:
-        _check_heap(raw, start)
-        start = raw.find(_HEADER, start + 1)
+_SIGNATURE_AND_VERSION: Final = b"GCOL\x01"
+_HEAP: Final = struct.Struct("<8xQ")  # signature, version, reserved; size of the heap
+_OBJECT: Final = struct.Struct("<H6xQ")  # number (0: free space); reference count, reserved; size
+_REFERENCE: Final = struct.Struct("<IQI")
 
 
-def _check_heap(raw: bytes, start: int) -> None:
-    end = start + int.from_bytes(raw[start + 8 : start + 16], "little")
-    place = start + _HEADER_BYTES
-    while place + _OBJECT_HEADER.size <= min(end, len(raw)):
-        index, size = _OBJECT_HEADER.unpack_from(raw, place)
-        # Object 0 is the free space, and its size counts its header; others are padded to 8 bytes.
-        step = size if index == 0 else _OBJECT_HEADER.size + (size + 7) // 8 * 8
-        if not 0 < step <= end - place:
-            raise ArchiveError("corrupt", f"the heap at byte {start} is damaged at byte {place}")
-        place += step
+class DamagedHeapError(ValueError):
+    """The objects of a heap do not add up to its size, or a reference leads nowhere."""
+
+
+class GlobalHeaps:
+    """Where the texts of a file lie."""
+
+    def __init__(self, raw: bytes, base: int) -> None:
+        """``base`` is the offset of the file's signature, from which HDF5 counts its addresses.
+
+        Raises:
+            DamagedHeapError: the objects of a heap do not add up to its size.
+        """
+        self._raw = raw
+        self._places: dict[tuple[int, int], tuple[int, int]] = {}  # (address, number) → (start, size)
+        start = raw.find(_SIGNATURE_AND_VERSION)
+        while start >= 0:
+            size = _HEAP.unpack_from(raw, start)[0] if start + _HEAP.size <= len(raw) else 0
+            # The five bytes may be chance; and HDF5 itself refuses a heap that is not inside the file.
+            if _HEAP.size < size <= len(raw) - start:
+                self._walk(start, start + size, start - base)
+            start = raw.find(_SIGNATURE_AND_VERSION, start + 1)
+
+    def text(self, reference_offset: int) -> bytes:
+        """The text that the reference at this offset of the file leads to.
+
+        Raises:
+            DamagedHeapError: it leads nowhere, or to an object that is shorter than the text.
+        """
+        if reference_offset + REFERENCE_BYTES > len(self._raw):
+            raise DamagedHeapError(f"no reference at byte {reference_offset}")
+        length, address, number = _REFERENCE.unpack_from(self._raw, reference_offset)
+        if length == 0:
+            return b""
+        start, size = self._places.get((address, number), (0, 0))
+        if length > size:
+            raise DamagedHeapError(f"object {number} of the heap at {address} has {size} bytes, not {length}")
+        return self._raw[start : start + length].partition(b"\0")[0]
+
+    def _walk(self, start: int, end: int, address: int) -> None:
+        position = start + _HEAP.size
+        while end - position >= _OBJECT.size:  # what is smaller than an object's header counts as free
+            number, size = _OBJECT.unpack_from(self._raw, position)
+            step = _OBJECT.size + (size + 7) // 8 * 8 if number else size
+            if not _OBJECT.size <= step <= end - position:
+                raise DamagedHeapError(f"the heap of texts at byte {start} is damaged")
+            self._places[address, number] = (position + _OBJECT.size, size)
+            position += step
