@@ -21,7 +21,8 @@ os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 # Worker processes of several tests share two cores; more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-GRACE_S = 15.0
+GRACE_S = 60.0
+"""Workers of Ray need half a second of a core to end, and a busy machine has many of them."""
 ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
