@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,11 +127,15 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def show_logs() -> None:
-    """Warnings and worse to the terminal; everything of this package to the run's own log."""
+    """What is meant for people to the terminal; all of this package to the run's own log.
+
+    A record with ``fields`` is meant for programs, unless it is a warning.
+    """
     for message in ("lance is not fork-safe", "lancedb fork support"):  # Ray's workers are fresh processes
         warnings.filterwarnings("ignore", message=message)
-    warnings.filterwarnings(
-        "ignore", message="`ray_remote_args` is deprecated"
-    )  # the only way to max_restarts
+    # The only way to max_restarts:
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     logging.getLogger("rmsai_ray").setLevel(logging.INFO)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    terminal = logging.StreamHandler()
+    terminal.addFilter(lambda record: record.levelno >= logging.WARNING or not hasattr(record, "fields"))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[terminal])

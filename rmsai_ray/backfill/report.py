@@ -16,6 +16,7 @@ from rmsai_ray.signals.leads import LEADS
 from rmsai_ray.tables.blocks import UnitTables
 
 STAGES = ("read", "encode", "write")
+SHOWN_CONDITIONS = 12
 
 
 def unit_report(unit: UnitTables, seconds: dict[str, float], num_bytes: dict[str, int]) -> dict[str, Any]:
@@ -131,10 +132,15 @@ def _matrix(summary: Summary) -> Table:
     present = {key.partition("\t")[2] for key in summary.windows_by}
     leads = [lead for lead in LEADS if lead in present]
     table = Table(title="Anomalous windows by reported condition and lead", title_justify="left")
-    table.add_column("condition")
+    table.add_column("condition", no_wrap=True, max_width=36)
     for lead in leads:
         table.add_column(lead, justify="right")
-    for condition in dict.fromkeys(key.partition("\t")[0] for key in sorted(summary.windows_by)):
+    by_condition: Counter[str] = Counter()
+    for key, count in summary.windows_by.items():
+        by_condition[key.partition("\t")[0]] += count
+    if len(by_condition) > SHOWN_CONDITIONS:
+        table.caption = f"the {SHOWN_CONDITIONS} most frequent of {len(by_condition)} conditions"
+    for condition, _ in by_condition.most_common(SHOWN_CONDITIONS):
         cells = [(f"{condition}\t{lead}") for lead in leads]
         table.add_row(
             condition,
