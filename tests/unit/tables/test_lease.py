@@ -125,6 +125,6 @@ def test_who_slept_too_long_notices_and_leaves_the_new_holder_alone(
         mine.confirm()
         hold(lake, host="elsewhere")
         time.sleep(0.05)
-        with pytest.raises(LakeError, match="backfill-1 lost .*elsewhere"):
+        with pytest.raises(LakeError, match=r"backfill-1 lost .*elsewhere"):
             mine.confirm()
     assert holder(lake)["host"] == "elsewhere"
