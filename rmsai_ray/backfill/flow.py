@@ -38,10 +38,10 @@ from rmsai_ray.models.shelf import shelve_model
 from rmsai_ray.runs import JsonLog, RunRecord, code_version, command_line
 from rmsai_ray.signals.leads import select_leads
 from rmsai_ray.storage import Store
-from rmsai_ray.tables import ledger, parts
+from rmsai_ray.tables import parts
 from rmsai_ray.tables.lease import Lease
-from rmsai_ray.tables.manifest import Manifest, difference, entry_rows, load_manifest
-from rmsai_ray.tables.units import settle
+from rmsai_ray.tables.manifest import Manifest, difference
+from rmsai_ray.tables.units import preview, settle
 from rmsai_ray.tables.vectors import VectorTable
 
 MAX_BLOCK_BYTES = 1 << 30
@@ -126,20 +126,20 @@ def backfill_once(run: Run, console: Console) -> Summary:
     if listing.num_rows == 0:
         console.print(f"No archives (*.h5, *.hdf5) below {config.archives} that the filters let through.")
     if config.dry_run:
-        todo = find_todo(run, listing, load_manifest(run.lake, model_id))
+        todo = find_todo(run, listing, preview(run.lake, model_id, run.run_id))
         print_plan(console, config, run.bundle, listing.num_rows, plan_units(run, todo, num_workers=1))
         return Summary()
     summary = Summary()
-    with Lease(run.lake, run.run_id), recorded(run, summary) as record:
-        manifest = load_manifest(run.lake, model_id)
-        finished = manifest.unit_ids | ledger.unit_ids(run.lake, model_id)
-        parts.remove_unfinished(run.lake, model_id, finished)
+    with Lease(run.lake, run.run_id) as lease, recorded(run, summary) as record:
+        manifest = settle(run.lake, run.vectors, model_id, run.run_id)  # what a killed run had finished
+        parts.remove_unfinished(run.lake, model_id, manifest.unit_ids)
         todo = find_todo(run, listing, manifest)
         if todo.num_rows:
             shelve_model(run.lake, run.bundle)
             run.vectors.ensure_exists()
             process(run, todo, summary, record, console)
-        manifest = settle(run.lake, run.vectors, model_id, run.run_id)
+            lease.confirm()
+            manifest = settle(run.lake, run.vectors, model_id, run.run_id)
     counts = listed_by_status(listing, manifest)
     print_summary(
         console, summary, listing=counts, places=places(run), elapsed_s=time.perf_counter() - started
@@ -149,11 +149,8 @@ def backfill_once(run: Run, console: Console) -> Summary:
 
 
 def find_todo(run: Run, listing: pa.Table, manifest: Manifest) -> pa.Table:
-    """Listed, and neither in the manifest nor in the ledger."""
-    model_id = run.bundle.model_id
-    waiting = ledger.unit_ids(run.lake, model_id) - manifest.folded_units
-    entries = entry_rows(ledger.read_entries(run.lake, model_id, waiting))
-    return difference(listing, manifest, entries, run.run_id, retry=run.config.retry_quarantined)
+    """Listed, and not in the manifest as it is."""
+    return difference(listing, manifest, run.run_id, retry=run.config.retry_quarantined)
 
 
 def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:

@@ -10,6 +10,18 @@ from typing import Any
 
 from rmsai_ray.storage import Store
 
+COPY: dict[str, Any] = {
+    "status": "skipped",
+    "patient_id": None,
+    "period": None,
+    "variant": None,
+    "degraded": False,
+    "num_events": 0,
+    "num_windows": 0,
+    "num_rejects": 0,
+}
+"""What the manifest says of an archive whose content another one holds, however that was noticed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
@@ -33,7 +45,7 @@ class LedgerEntry:
         self, uris: set[str], *, parts: dict[str, int], fragments: list[dict[str, Any]]
     ) -> LedgerEntry:
         """The entry after the rows of ``uris`` were dropped from it; those become ``skipped``."""
-        rows = [{**row, "status": "skipped"} if row["uri"] in uris else row for row in self.archives]
+        rows = [row | COPY if row["uri"] in uris else row for row in self.archives]
         return replace(self, archives=rows, parts=parts, fragments=fragments)
 
 

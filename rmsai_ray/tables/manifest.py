@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -70,15 +71,15 @@ def save_manifest(store: Store, model_id: str, manifest: Manifest) -> None:
     store.put(manifest_key(model_id), to_parquet(manifest.rows.replace_schema_metadata(metadata)))
 
 
-def difference(
-    listing: pa.Table, manifest: Manifest, entries: pa.Table, run_id: str, *, retry: bool
-) -> pa.Table:
-    """What is to do: listed, and neither in the manifest as it is, nor in the ledger.
+def difference(listing: pa.Table, manifest: Manifest, run_id: str, *, retry: bool) -> pa.Table:
+    """What is to do: listed, and not in the manifest as it is, with these options.
+
+    A copy is settled only while another URI holds its content, by this very run: where the holder is about
+    to change, or was made with other options, the copy is to do too.
 
     Args:
         listing: rows of :data:`LISTING`.
-        manifest: what is in the lake.
-        entries: archive rows of the ledger entries that no fold has seen.
+        manifest: what is in the lake, all finished units folded in.
         run_id: an archive done under other options is to do again.
         retry: do quarantined archives again.
 
@@ -95,36 +96,28 @@ def difference(
             WHERE l.size <> m.size OR l.etag <> m.etag OR m.run_id <> $run_id
                OR ($retry AND m.status = 'quarantined')
         ),
-        orphaned AS (  -- copies of a content whose holder is about to change
-            SELECT m.uri FROM manifest m JOIN manifest holder
-              ON holder.archive_id = m.archive_id AND holder.status = 'committed'
-            WHERE m.status = 'skipped' AND holder.uri IN (SELECT uri FROM changed)
+        held AS (
+            SELECT archive_id, size FROM manifest
+            WHERE status = 'committed' AND run_id = $run_id AND uri NOT IN (SELECT uri FROM changed)
         ),
         todo AS (
             SELECT l.*, m.unit_id, m.run_id, m.status, m.archive_id
             FROM listing l LEFT JOIN manifest m USING (uri)
-            WHERE (m.uri IS NULL OR l.uri IN (SELECT uri FROM changed) OR l.uri IN (SELECT uri FROM orphaned))
-              AND NOT EXISTS (
-                SELECT 1 FROM entries e
-                WHERE e.uri = l.uri AND e.size = l.size AND e.etag = l.etag AND e.run_id = $run_id)
+            WHERE m.uri IS NULL OR l.uri IN (SELECT uri FROM changed)
+               OR (m.status = 'skipped' AND m.archive_id NOT IN (SELECT archive_id FROM held))
         ),
-        held AS (
-            SELECT size, list(archive_id ORDER BY archive_id) AS ids FROM manifest
-            WHERE status = 'committed' AND uri NOT IN (SELECT uri FROM todo)
-            GROUP BY size
-        )
+        held_by_size AS (SELECT size, list(archive_id ORDER BY archive_id) AS ids FROM held GROUP BY size)
         SELECT t.uri, t.size, t.etag, t.modified_time,
                coalesce(t.unit_id, '') AS replaces,
                CASE WHEN t.run_id = $run_id AND t.status = 'committed' THEN t.archive_id END
                    AS previous_archive_id,
                coalesce(h.ids, []::VARCHAR[]) AS same_size_ids
-        FROM todo t LEFT JOIN held h USING (size)
+        FROM todo t LEFT JOIN held_by_size h USING (size)
         ORDER BY t.uri
         """,
         {"run_id": run_id, "retry": retry},
         listing=listing,
         manifest=manifest.rows,
-        entries=entries,
     )
 
 
@@ -140,68 +133,59 @@ class Fold:
 def fold(manifest: Manifest, entries: Iterable[LedgerEntry], run_id: str) -> Fold:
     """Brings finished units into the manifest.
 
-    Of two rows of one URI that of this run stands, then that of the object modified last. Of several URIs
-    with one content, the one that the lake holds already stands, else the first by name; the others are
-    ``skipped``. A changed or newly quarantined archive replaces its old rows.
+    Of two new rows of one URI that of this run stands, then that of the object modified last; it replaces
+    what the manifest had. Of several URIs with one content, one holds the rows: that of this run, then the
+    one that held them before, then the first by name; the others are ``skipped``.
     """
     entries = list(entries)
     new = entry_rows(entries)
-    fresh = _query(
+    rows = _query(
         """
         WITH latest AS (
             SELECT * FROM new
             QUALIFY row_number() OVER (PARTITION BY uri
                 ORDER BY (run_id = $run_id) DESC, modified_time DESC, unit_id) = 1
         ),
-        held AS (
-            SELECT m.archive_id FROM manifest m LEFT JOIN latest l USING (uri)
-            WHERE m.status = 'committed' AND (l.uri IS NULL OR l.status = 'unchanged')
+        candidates AS (
+            SELECT m.* REPLACE (
+                coalesce(l.size, m.size) AS size, coalesce(l.etag, m.etag) AS etag,
+                coalesce(l.modified_time, m.modified_time) AS modified_time), 0 AS is_new
+            FROM manifest m LEFT JOIN latest l USING (uri)
+            WHERE l.uri IS NULL OR l.status = 'unchanged'
+            UNION ALL
+            SELECT *, 1 AS is_new FROM latest WHERE status <> 'unchanged'
         ),
-        winners AS (SELECT archive_id, min(uri) AS uri FROM latest WHERE status = 'committed' GROUP BY ALL),
-        judged AS (
-            SELECT l.*, l.status = 'committed'
-                AND (l.archive_id IN (SELECT archive_id FROM held) OR l.uri <> w.uri) AS is_copy
-            FROM latest l LEFT JOIN winners w USING (archive_id)
+        ranked AS (
+            SELECT *, row_number() OVER (PARTITION BY archive_id, status
+                ORDER BY (run_id = $run_id) DESC, is_new, uri) AS place
+            FROM candidates
         )
-        SELECT * EXCLUDE (is_copy) REPLACE (
-            CASE WHEN is_copy THEN 'skipped' ELSE status END AS status,
-            CASE WHEN is_copy THEN 0 ELSE num_events END AS num_events,
-            CASE WHEN is_copy THEN 0 ELSE num_windows END AS num_windows,
-            CASE WHEN is_copy THEN 0 ELSE num_rejects END AS num_rejects)
-        FROM judged
+        SELECT * EXCLUDE (is_new, place) FROM ranked WHERE status <> 'committed' OR place = 1
+        UNION ALL
+        SELECT * EXCLUDE (is_new, place) REPLACE (
+            'skipped' AS status, NULL AS patient_id, NULL AS period, NULL AS variant, false AS degraded,
+            0 AS num_events, 0 AS num_windows, 0 AS num_rejects)
+        FROM ranked WHERE status = 'committed' AND place > 1
+        ORDER BY uri
         """,
         {"run_id": run_id},
         manifest=manifest.rows,
         new=new,
     )
-    rows = _query(
-        """
-        SELECT m.* REPLACE (
-            coalesce(f.size, m.size) AS size, coalesce(f.etag, m.etag) AS etag,
-            coalesce(f.modified_time, m.modified_time) AS modified_time)
-        FROM manifest m LEFT JOIN fresh f USING (uri)
-        WHERE f.uri IS NULL OR f.status = 'unchanged'
-        UNION ALL
-        SELECT * FROM fresh WHERE status <> 'unchanged'
-        ORDER BY uri
-        """,
-        manifest=manifest.rows,
-        fresh=fresh,
-    )
     evictions = _query(
         """
-        SELECT n.unit_id, n.archive_id, n.uri, n.period, true AS is_new
-        FROM new n LEFT JOIN fresh f USING (uri, unit_id)
-        WHERE n.status IN ('committed', 'quarantined') AND f.status IS DISTINCT FROM n.status
-        UNION ALL
-        SELECT m.unit_id, m.archive_id, m.uri, m.period, false AS is_new
-        FROM manifest m JOIN fresh f USING (uri)
-        WHERE m.status IN ('committed', 'quarantined') AND f.status <> 'unchanged'
+        WITH had_rows AS (
+            SELECT unit_id, archive_id, uri, period, status, false AS is_new FROM manifest
+            UNION ALL
+            SELECT unit_id, archive_id, uri, period, status, true AS is_new FROM new
+        )
+        SELECT * EXCLUDE (status) FROM had_rows ANTI JOIN result USING (uri, unit_id, status)
+        WHERE status IN ('committed', 'quarantined')
         ORDER BY ALL
         """,
         manifest=manifest.rows,
         new=new,
-        fresh=fresh,
+        result=rows,
     )
     folded = frozenset(entry.unit_id for entry in entries)
     return Fold(manifest=Manifest(rows.cast(schemas.ARCHIVES), folded), evictions=evictions)
@@ -221,7 +205,13 @@ def _typed(row: dict[str, Any]) -> dict[str, Any]:
 
 def _query(sql: str, parameters: dict[str, Any] | None = None, **tables: pa.Table) -> pa.Table:
     """Runs SQL over Arrow tables."""
-    with duckdb.connect() as connection:
+    with _engine().cursor() as connection:
         for name, table in tables.items():
             connection.register(name, table)
         return connection.sql(sql, params=parameters or {}).to_arrow_table()
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """One for the process: starting another takes ten times as long as a query."""
+    return duckdb.connect()

@@ -47,15 +47,16 @@ def write_unit(
 
 
 def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Manifest:
-    """Makes every finished unit visible: for the driver alone, once no worker writes any more.
+    """Makes every finished unit visible: for the driver alone, while no worker writes.
 
     Copies and replaced rows go first, then LanceDB, then the manifest as the mark of completion, then the
-    ledger entries that it now holds. Each step can be done again.
+    ledger entries that it now holds. Each step can be done again, and must be before anything new is planned:
+    what a fold decides must not change between its first try and the one that completes it.
     """
     manifest = load_manifest(store, model_id)
     waiting = ledger.unit_ids(store, model_id)
-    ledger.remove(store, model_id, waiting & manifest.folded_units)
-    entries = list(ledger.read_entries(store, model_id, waiting - manifest.folded_units))
+    ledger.remove(store, model_id, waiting & _folded(manifest))
+    entries = list(ledger.read_entries(store, model_id, waiting - _folded(manifest)))
     if not entries:
         return manifest
     result = fold(manifest, entries, run_id)
@@ -65,6 +66,18 @@ def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Ma
     save_manifest(store, model_id, result.manifest)
     ledger.remove(store, model_id, result.manifest.folded_units)
     return result.manifest
+
+
+def preview(store: Store, model_id: str, run_id: str) -> Manifest:
+    """The manifest as :func:`settle` would leave it; nothing is written."""
+    manifest = load_manifest(store, model_id)
+    waiting = ledger.unit_ids(store, model_id) - _folded(manifest)
+    return fold(manifest, ledger.read_entries(store, model_id, waiting), run_id).manifest
+
+
+def _folded(manifest: Manifest) -> frozenset[str]:
+    """Units that must not be folded again: of the last fold, and of any earlier one that left rows."""
+    return manifest.folded_units | manifest.unit_ids
 
 
 def _split(unit: UnitTables, model_id: str) -> Iterable[tuple[str, pa.Table]]:
