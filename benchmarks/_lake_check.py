@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import lancedb
@@ -22,8 +22,9 @@ KEYS = {
     "rejects": ("uri", "level", "place", "reason"),
     "archives": ("uri", "model_id"),
 }
-MAY_DIFFER = {"unit_id", "committed_time"}
-"""Between two lakes of the same archives: how they were packed into units, and when."""
+MAY_DIFFER = ("unit_id", "committed_time", "code_version")
+"""Between two lakes of the same archives: how they were packed into units, when, and by which revision."""
+MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,56 +55,81 @@ class Findings:
     """With other values than in the reference, or than in the other store."""
     stray: int = 0
     """Parts of no unit of the manifest, ledger entries that no fold has removed, and a lease of nobody."""
+    examples: tuple[str, ...] = ()
 
     def __add__(self, other: Findings) -> Findings:
-        mine, others = asdict(self), asdict(other)
-        return Findings(**{name: mine[name] + others[name] for name in mine})
+        mine, others = self.counts(), other.counts()
+        total = {name: mine[name] + others[name] for name in mine}
+        return Findings(**total, examples=(*self.examples, *other.examples)[:MAX_EXAMPLES])
 
     def __bool__(self) -> bool:
-        return any(asdict(self).values())
+        return any(self.counts().values())
 
     def __str__(self) -> str:
-        return ", ".join(f"{count} {name}" for name, count in asdict(self).items())
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts().items())
+        return "\n  ".join([counts, *self.examples])
+
+    def counts(self) -> dict[str, int]:
+        """The numbers by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "examples"}
 
 
 def compare(lake_uri: str, reference_uri: str) -> Findings:
-    """What a lake lacks, has twice or has otherwise, measured on a lake of the same archives."""
-    found = Findings(stray=len(unsettled_objects(lake_uri)))
+    """What a lake at rest lacks, has twice or has otherwise, measured on a lake of the same archives."""
+    found = _strays(unsettled_objects(lake_uri))
     for model in sorted({*model_ids(reference_uri), *model_ids(lake_uri)}):
         lake, reference = read_tables(lake_uri, model), read_tables(reference_uri, model)
         for name, key in KEYS.items():
             found += compare_rows(getattr(lake, name), getattr(reference, name), key, MAY_DIFFER)
         found += compare_rows(lake.vectors, reference.vectors, KEYS["windows"], MAY_DIFFER)
-        found += Findings(differing=compare_stores(lake), stray=len(lake.strays))
+        found += compare_rows(lake.vectors, lake.windows, KEYS["windows"])
+        found += _strays(lake.strays)
     return found
 
 
-def compare_stores(tables: Tables) -> int:
-    """Windows that Parquet and LanceDB do not hold alike, in any column."""
-    between = compare_rows(tables.vectors, tables.windows, KEYS["windows"], set())
-    return between.lost + between.added + between.differing
-
-
-def compare_rows(rows: pa.Table, reference: pa.Table, key: Iterable[str], ignored: set[str]) -> Findings:
+def compare_rows(
+    rows: pa.Table, reference: pa.Table, key: Iterable[str], ignored: Iterable[str] = ()
+) -> Findings:
     """What ``rows`` lack, have twice or have otherwise, row by row and column by column."""
     have, expected = _by_key(rows, key, ignored), _by_key(reference, key, ignored)
+    lost = [name for name in expected if name not in have]
+    added = [name for name in have if name not in expected]
+    twice = [name for name, values in have.items() for _ in values[1:]]
+    common = [name for name in have if name in expected]
+    differing = {name: columns for name in common if (columns := _differences(have[name], expected[name][0]))}
+    examples = (
+        *(f"lost: {name}" for name in lost[:1]),
+        *(f"added: {name}" for name in added[:1]),
+        *(f"twice: {name}" for name in twice[:1]),
+        *(f"differs in {', '.join(columns)}: {name}" for name, columns in list(differing.items())[:1]),
+    )
     return Findings(
-        lost=sum(name not in have for name in expected),
-        added=sum(name not in expected for name in have),
-        duplicated=sum(len(values) - 1 for values in have.values()),
-        differing=sum(
-            any(value != expected[name][0] for value in values)
-            for name, values in have.items()
-            if name in expected
-        ),
+        lost=len(lost),
+        added=len(added),
+        duplicated=len(twice),
+        differing=len(differing),
+        examples=examples,
     )
 
 
-def _by_key(rows: pa.Table, key: Iterable[str], ignored: set[str]) -> dict[tuple[Any, ...], list[Any]]:
-    found: dict[tuple[Any, ...], list[Any]] = {}
+def _differences(rows: list[dict[str, Any]], expected: dict[str, Any]) -> list[str]:
+    """Columns in which any of the rows is not as expected."""
+    names = {**expected, **rows[0]}
+    return [name for name in names if any(row.get(name) != expected.get(name) for row in rows)]
+
+
+def _strays(paths: Iterable[str]) -> Findings:
+    found = tuple(paths)
+    return Findings(stray=len(found), examples=tuple(f"stray: {path}" for path in found[:1]))
+
+
+def _by_key(
+    rows: pa.Table, key: Iterable[str], ignored: Iterable[str]
+) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows.to_pylist():
         name = tuple(row[column] for column in key)
-        found.setdefault(name, []).append({c: row[c] for c in sorted(row) if c not in ignored})
+        found.setdefault(name, []).append({c: value for c, value in row.items() if c not in ignored})
     return found
 
 
