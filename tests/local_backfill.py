@@ -1,8 +1,8 @@
 """Backfills without Ray: the same plan, stages and order, one unit after the other, and a death on demand.
 
 Archives are small but real, and lie in memory, so that histories repeat themselves to the last etag. The
-network is tiny and untrained, the lake is a local one with real Parquet and Lance. ``reference`` says what one
-archive must become, without any of the code that commits.
+network is tiny and untrained, the lake is a local one with real Parquet and Lance. ``reference`` says what
+one archive must become, without any of the code that commits.
 """
 
 from __future__ import annotations

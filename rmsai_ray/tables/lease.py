@@ -77,8 +77,8 @@ class Lease:
         """
         if not self._is_ours():
             raise LakeError(
-                f"run {self._run_id} lost {self._store.uri} to {self._holder() or 'nobody'}: it did not renew "
-                "its lease in time. Finished units are kept; the same command goes on from here."
+                f"run {self._run_id} lost {self._store.uri} to {self._holder() or 'nobody'}: it did not "
+                "renew its lease in time. Finished units are kept; the same command goes on from here."
             )
 
     def _is_ours(self) -> bool:

@@ -1,4 +1,4 @@
-"""The promise of a backfill, for arbitrary histories: when a run has ended, the lake is what the archives say.
+"""The promise of a backfill, for arbitrary histories: after a run the lake is what the archives say.
 
 ``RMSAI_EXAMPLES=200 pytest tests/unit/backfill/test_exactly_once.py`` looks longer.
 """
