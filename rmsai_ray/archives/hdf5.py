@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
-import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5p, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
+from rmsai_ray.archives.headers import attribute_offset
 from rmsai_ray.archives.heaps import REFERENCE_BYTES, GlobalHeaps
 from rmsai_ray.errors import ArchiveError
 
@@ -45,10 +45,6 @@ _NUMERIC_TYPES: Final = [
     )
     for size in sizes
 ]
-_VLEN_BYTES = {
-    h5t.CSET_ASCII: h5t.py_create(h5py.string_dtype("ascii")),
-    h5t.CSET_UTF8: h5t.py_create(h5py.string_dtype("utf-8")),
-}
 _FILTERS = ((), (h5z.FILTER_DEFLATE,), (h5z.FILTER_SHUFFLE,), (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE))
 
 
@@ -105,7 +101,9 @@ class _Bytes:
 
     def __init__(self, raw: bytes, base: int) -> None:
         self.size = len(raw)
-        self.heaps = GlobalHeaps(raw, base)
+        self._raw = raw
+        self._base = base
+        self._heaps = GlobalHeaps(raw, base)
         self._left = FREE_ALLOWANCE + MOST_EXPANSION * len(raw)
 
     def charge(self, num_bytes: int, where: str) -> None:
@@ -120,6 +118,17 @@ class _Bytes:
                 "oversized",
                 f"{where} declares {num_bytes} bytes more than a file of {self.size} can hold",
             )
+
+    def text(self, reference_offset: int) -> str:
+        """The text of variable length that is referred to there."""
+        return _text(self._heaps.text(reference_offset)[:LONGEST_TEXT])
+
+    def attribute_text(self, object_address: int, name: bytes) -> str:
+        """Likewise, of the attribute of an object."""
+        offset = attribute_offset(self._raw, self._base, object_address, name)
+        if offset is None:
+            raise UnreadableError(f"attribute {name!r} is not in the header of its object")
+        return self.text(offset)
 
 
 class _Node:
@@ -138,10 +147,15 @@ class _Node:
             attribute = h5a.open(self._id, name.encode())
             kind = attribute.get_type()
             if _is_vlen_text(kind):
-                return _vlen_attribute(attribute, kind)
+                return self._vlen_attribute(attribute, name.encode())
             return _scalar(attribute, kind, attribute.read)
         except (UnreadableError, *_ERRORS):
             return None
+
+    def _vlen_attribute(self, attribute: Any, name: bytes) -> str:
+        if attribute.get_storage_size() != REFERENCE_BYTES:
+            raise UnreadableError(f"{self.path} has no single text as attribute {name!r}")
+        return self._bytes.attribute_text(h5o.get_info(self._id).addr, name)
 
     def attributes(self) -> dict[str, Scalar]:
         """All readable scalar attributes."""
@@ -241,7 +255,7 @@ class Dataset(_Node):
         offset = self._id.get_offset()
         if offset is None or self._id.get_storage_size() != REFERENCE_BYTES:
             raise UnreadableError(f"{self.path} is not a single text")
-        return _text(self._bytes.heaps.text(offset)[:LONGEST_TEXT])
+        return self._bytes.text(offset)
 
     def array(self) -> Array:
         """All samples of a one-dimensional numeric dataset, in the type and byte order they are stored in."""
@@ -323,15 +337,6 @@ def _inflate(stored: bytes, num_bytes: int) -> bytes:
 
 def _is_vlen_text(kind: Any) -> bool:
     return isinstance(kind, h5t.TypeStringID) and bool(kind.is_variable_str())
-
-
-def _vlen_attribute(attribute: Any, kind: Any) -> str:
-    """A text of variable length in an attribute. HDF5 reads it, as only it knows where attributes lie."""
-    if attribute.get_space().get_simple_extent_npoints() != 1:
-        raise UnreadableError("not a single text")
-    holder = np.empty((), object)
-    attribute.read(holder, _VLEN_BYTES[kind.get_cset()])
-    return _text(bytes(holder.item() or b"")[:LONGEST_TEXT])
 
 
 def _scalar(item: Any, kind: Any, read: Callable[[Array, Any], object]) -> Scalar:

@@ -1,8 +1,8 @@
 """Texts of variable length, straight from HDF5's global heaps; goes when the library survives damaged ones.
 
 HDF5 2.0 believes what a heap and a reference into it say: after one damaged byte it may walk a heap for ever
-(an object of size 0) or allocate 4 GB (a text of that length), and no caller can stop it. So heaps are walked
-here first, as section III.E of the file format specification describes them, and texts are cut out here.
+(an object of size 0) or allocate 4 GB (a text of that length), and no caller can stop it. So it never gets to
+see them: heaps are walked here, as section III.E of the file format specification describes them.
 """
 
 from __future__ import annotations
@@ -20,27 +20,21 @@ _REFERENCE: Final = struct.Struct("<IQI")
 
 
 class DamagedHeapError(ValueError):
-    """The objects of a heap do not add up to its size, or a reference leads nowhere."""
+    """A reference leads nowhere, or to less than it says."""
 
 
 class GlobalHeaps:
     """Where the texts of a file lie."""
 
     def __init__(self, raw: bytes, base: int) -> None:
-        """``base`` is the offset of the file's signature, from which HDF5 counts its addresses.
-
-        Raises:
-            DamagedHeapError: the objects of a heap do not add up to its size.
-        """
+        """``base`` is the offset of the file's signature, from which HDF5 counts its addresses."""
         self._raw = raw
         self._places: dict[tuple[int, int], tuple[int, int]] = {}  # (address, number) → (start, size)
         start = raw.find(_SIGNATURE_AND_VERSION)
         while start >= 0:
             size = _HEAP.unpack_from(raw, start)[0] if start + _HEAP.size <= len(raw) else 0
-            # The five bytes may be chance; and HDF5 itself refuses a heap that is not inside the file.
-            if _HEAP.size < size <= len(raw) - start:
-                self._walk(start, start + size, start - base)
-            start = raw.find(_SIGNATURE_AND_VERSION, start + 1)
+            end = self._walk(start, min(start + size, len(raw)), start - base)
+            start = raw.find(_SIGNATURE_AND_VERSION, end)
 
     def text(self, reference_offset: int) -> bytes:
         """The text that the reference at this offset of the file leads to.
@@ -48,8 +42,8 @@ class GlobalHeaps:
         Raises:
             DamagedHeapError: it leads nowhere, or to an object that is shorter than the text.
         """
-        if reference_offset + REFERENCE_BYTES > len(self._raw):
-            raise DamagedHeapError(f"no reference at byte {reference_offset}")
+        if not 0 <= reference_offset <= len(self._raw) - REFERENCE_BYTES:
+            raise DamagedHeapError(f"there is no byte {reference_offset}")
         length, address, number = _REFERENCE.unpack_from(self._raw, reference_offset)
         if length == 0:
             return b""
@@ -58,12 +52,15 @@ class GlobalHeaps:
             raise DamagedHeapError(f"object {number} of the heap at {address} has {size} bytes, not {length}")
         return self._raw[start : start + length].partition(b"\0")[0]
 
-    def _walk(self, start: int, end: int, address: int) -> None:
+    def _walk(self, start: int, end: int, address: int) -> int:
+        """Notes the objects of a heap, up to the first that does not fit into it; returns where that was."""
         position = start + _HEAP.size
         while end - position >= _OBJECT.size:  # what is smaller than an object's header counts as free
             number, size = _OBJECT.unpack_from(self._raw, position)
             step = _OBJECT.size + (size + 7) // 8 * 8 if number else size
             if not _OBJECT.size <= step <= end - position:
-                raise DamagedHeapError(f"the heap of texts at byte {start} is damaged")
-            self._places[address, number] = (position + _OBJECT.size, size)
+                break
+            if number:
+                self._places[address, number] = (position + _OBJECT.size, size)
             position += step
+        return position

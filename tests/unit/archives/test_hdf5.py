@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from rmsai_ray.archives.hdf5 import open_archive
+from rmsai_ray.archives.headers import attribute_offset
 from rmsai_ray.archives.problems import PROBLEMS
 from rmsai_ray.archives.reader import ReadOptions, read_archive
 from rmsai_ray.errors import ArchiveError
@@ -236,11 +237,15 @@ def test_numbers_of_every_kind() -> None:
     assert metadata["flag"] is True
 
 
-def test_a_heap_that_would_make_the_library_loop_is_refused() -> None:
+def test_a_heap_that_would_make_the_library_loop_costs_its_texts() -> None:
     raw = bytearray(one_event())
-    heap = raw.find(b"GCOL")
+    with h5py.File(io.BytesIO(raw)) as file:
+        offset = file["event_1001/vitals/SpO2/extras"].id.get_offset()
+    (heap,) = struct.unpack_from("<Q", raw, offset + 4)
     raw[heap + 16 : heap + 32] = bytes(16)  # an object of size 0: HDF5 never gets past it
-    assert reason(bytes(raw)) == "corrupt"
+    codes = first_event_codes(bytes(raw))
+    assert codes
+    assert set(codes) <= {"bad_json", "incomplete_vital"}
 
 
 def test_a_text_longer_than_its_heap_object_is_not_read() -> None:
@@ -249,6 +254,17 @@ def test_a_text_longer_than_its_heap_object_is_not_read() -> None:
         offset = file["event_1001/vitals/HR/units"].id.get_offset()
     struct.pack_into("<I", raw, offset, 0xFFFF_FFF0)
     assert first_event_codes(bytes(raw)) == ["incomplete_vital"]
+
+
+def test_a_text_attribute_longer_than_its_heap_object_is_not_read() -> None:
+    raw = one_event()
+    with h5py.File(io.BytesIO(raw)) as file:
+        header = h5py.h5o.get_info(file["event_1001"].id).addr
+    offset = attribute_offset(raw, 0, header, b"condition")
+    assert offset is not None
+    spoiled = bytearray(raw)
+    struct.pack_into("<I", spoiled, offset, 0x7FFF_FFF0)
+    assert first_event_codes(bytes(spoiled)) == ["missing_condition"]
 
 
 def test_damaged_bytes_give_an_archive_or_an_archive_error() -> None:
