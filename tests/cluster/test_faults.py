@@ -1,0 +1,156 @@
+"""Whatever dies or fails in the middle of a run: in the end the lake is that of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks._lake_check import compare, list_objects, read_tables
+from cluster.local_s3 import LocalS3
+from rmsai_ray.backfill.config import BackfillConfig
+from rmsai_ray.errors import LakeError
+from tests.cluster.conftest import NUM_ARCHIVES, NUM_EVENTS
+from tests.cluster.corpus import NUM_LEADS, only_model, run, simulate
+from tests.cluster.flaky_proxy import Fault, flaky_proxy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_killed_driver_is_finished_by_the_same_command(uninterrupted: BackfillConfig, tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    with driver("--archives", uninterrupted.archives, "--lake", lake, "--unit-bytes", "1") as process:
+        wait_for(lambda: len(entries(lake)) > 0, "the first finished unit")
+        with pytest.raises(LakeError, match=rf"held by run backfill-\w+ \(process {process.pid} on"):
+            run(uninterrupted, lake=lake)
+        kill(process)
+    finished = entries(lake)
+    assert 0 < len(finished) < NUM_ARCHIVES
+
+    run(uninterrupted, lake=lake, unit_bytes=1_000_000)
+
+    assert not compare(lake, uninterrupted.lake)
+    manifest = read_tables(lake, only_model(lake)).archives
+    assert finished <= set(manifest["unit_id"].to_pylist()), "a finished unit was done again"
+
+
+@pytest.mark.parametrize("stage", ["ReadUnits", "EncodeWindows", "WriteUnits"])
+def test_killed_worker_is_replaced(uninterrupted: BackfillConfig, tmp_path: Path, stage: str) -> None:
+    lake = str(tmp_path / "lake")
+    with killing(re.compile(rf"ray::MapWorker\(MapBatches\({stage}\)\)\.\w+")) as killed:
+        run(uninterrupted, lake=lake, unit_bytes=1)
+    assert len(killed) == 1
+    assert not compare(lake, uninterrupted.lake)
+
+
+def test_unreliable_storage_costs_only_what_never_comes(
+    s3_server: LocalS3, s3_uri: str, tmp_path: Path
+) -> None:
+    archives = simulate(f"{s3_uri}/archives", NUM_ARCHIVES, NUM_EVENTS)
+    keys = sorted(info.key for info in archives.list())
+    doomed, slow = keys[:2]
+    faults: list[Fault] = ["503", "reset", "short", None]
+
+    def choose(path: str, num_before: int) -> Fault:
+        name = path.rpartition("/")[2]
+        if name == doomed:
+            return "503"
+        if name == slow:
+            return "hang" if num_before == 0 else None
+        return faults[(keys.index(name) + num_before) % len(faults)] if name in keys else None
+
+    lake = str(tmp_path / "lake")
+    with flaky_proxy(s3_server.endpoint, choose) as proxy:
+        command = ("--archives", archives.uri, "--lake", lake, "--attempts", "2")
+        with driver(*command, environment={"AWS_ENDPOINT_URL": proxy.endpoint}) as process:
+            output, _ = process.communicate(timeout=280)
+    assert process.returncode == 3, output
+    assert all(proxy.faults[fault] > 0 for fault in ("503", "reset", "short", "hang"))
+    tables = read_tables(lake, only_model(lake))
+    rows = {row["uri"].rpartition("/")[2]: row for row in tables.archives.to_pylist()}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        **dict.fromkeys(keys, "committed"),
+        doomed: "quarantined",
+    }
+    assert rows[doomed]["attempts"] == 2
+    assert rows[doomed]["error"].startswith("storage_error: ")
+    assert [row["reason"] for row in tables.rejects.to_pylist()] == ["storage_error"]
+    assert rows[slow]["attempts"] == 2
+    assert tables.windows.num_rows == (NUM_ARCHIVES - 1) * NUM_EVENTS * NUM_LEADS
+
+
+@contextmanager
+def driver(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """``jobs/backfill.py`` in a session of its own, which does not outlive the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "backfill.py"), *arguments],
+        env=os.environ | (environment or {}),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill(process)
+        process.communicate()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL for a driver, and the wait for what Ray then ends by itself."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    for member in alive:
+        member.kill()
+    psutil.wait_procs(alive, timeout=30)
+
+
+@contextmanager
+def killing(command: re.Pattern[str]) -> Iterator[list[int]]:
+    """Kills the first worker of this process's Ray whose command line matches; gives its pid."""
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def hunt() -> None:
+        while not stop.wait(0.01) and not killed:
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if command.match(" ".join(process.cmdline())):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
+                except psutil.NoSuchProcess:
+                    continue
+
+    hunter = threading.Thread(target=hunt, daemon=True)
+    hunter.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        hunter.join()
+
+
+def entries(lake: str) -> set[str]:
+    """Units of the ledger."""
+    return {Path(path).stem for path in list_objects(lake, "ledger") if path.endswith(".json")}
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 200.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
+        time.sleep(0.01)
