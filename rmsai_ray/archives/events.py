@@ -9,7 +9,7 @@ from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.hdf5 import Group, Scalar, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Event, Problem, Signal, Vital
-from rmsai_ray.archives.values import epoch_s, finite, parse_json, read_extras, text
+from rmsai_ray.archives.values import epoch_s, finite, parse_json, read_extras, text, writable
 from rmsai_ray.archives.vitals import read_vitals
 from rmsai_ray.archives.waveforms import WaveformReader
 
@@ -75,7 +75,7 @@ class EventReader:
             vitals=vitals,
             pacer_info=_pacer_number("pacer_info", extras, problems, ecg.path),
             pacer_offset=_pacer_number("pacer_offset", extras, problems, ecg.path),
-            ecg_extras={name: value for name, value in extras.items() if name not in PACER_RANGES},
+            ecg_extras={name: writable(value) for name, value in extras.items() if name not in PACER_RANGES},
             problems=tuple(problems),
         )
 

@@ -43,7 +43,7 @@ PROBLEMS: Final = _table(
         "oversized": "The file declares far more data than its size can honestly hold.",
         "no_patient": "Neither the metadata nor the file name give a usable patient id.",
         "no_events": "The file has no event group.",
-        "too_slow": "Reading took longer than allowed.",
+        "storage_error": "The object could not be fetched, after all retries.",
         "missing_item": "The strict profile requires an item that is absent or unreadable.",
     },
     event={

@@ -16,7 +16,7 @@ from rmsai_ray.archives.events import EventReader
 from rmsai_ray.archives.hdf5 import Group, Scalar, UnreadableError, open_archive
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Archive, Event, Problem
-from rmsai_ray.archives.values import text
+from rmsai_ray.archives.values import text, writable
 from rmsai_ray.archives.waveforms import WaveformReader
 from rmsai_ray.errors import ArchiveError
 from rmsai_ray.ids import archive_id
@@ -80,7 +80,7 @@ def read_archive(raw: bytes, uri: str, *, options: ReadOptions = DEFAULTS) -> Ar
         patient_id=patient_id,
         period=_period(stem, events),
         variant=variant,
-        metadata=attributes | metadata,
+        metadata=writable(attributes | metadata),
         events=tuple(events),
         problems=tuple(signals.problems + problems),
     )
@@ -125,10 +125,12 @@ def _patient_id(metadata: dict[str, Scalar], stem: str, problems: list[Problem])
 
 
 def _variant(first_key: str, metadata: dict[str, Scalar]) -> str:
-    if archive_format.VDX_METADATA & metadata.keys() or len(first_key) <= len("event_001"):
+    if archive_format.VDX_METADATA & metadata.keys():
         return "vdx"
     if "max_vital_history" in metadata:
         return "v3"
+    if len(first_key) <= len("event_001"):
+        return "vdx"
     return "v2" if "sampling_rate_resp" in metadata else "v1"
 
 

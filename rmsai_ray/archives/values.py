@@ -13,8 +13,7 @@ from rmsai_ray.archives.records import Problem
 LATEST_EPOCH_S: Final = 7_258_118_400.0
 """The year 2200. Later times are milliseconds, or nonsense."""
 
-_JSON = json.JSONDecoder(parse_constant=lambda _: None)
-"""Reads the NaN and Infinity that are not JSON as null, so that everything we keep can be written as JSON."""
+DEEPEST_NESTING: Final = 20
 
 
 def finite(value: object) -> float | None:
@@ -55,6 +54,19 @@ def parse_json(content: object) -> Any:
     if not isinstance(content, str):
         return None
     try:
-        return _JSON.decode(content)
+        return json.loads(content)
     except (ValueError, RecursionError):
         return None
+
+
+def writable(value: Any, depth: int = 0) -> Any:
+    """The value with null for what JSON cannot say: NaN, infinities, and what is nested absurdly deep."""
+    if isinstance(value, float):
+        return finite(value)
+    if isinstance(value, dict | list) and depth == DEEPEST_NESTING:
+        return None
+    if isinstance(value, dict):
+        return {name: writable(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [writable(item, depth + 1) for item in value]
+    return value

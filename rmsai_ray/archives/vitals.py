@@ -8,7 +8,7 @@ from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.hdf5 import Group, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Problem, Vital
-from rmsai_ray.archives.values import epoch_s, finite, read_extras, text
+from rmsai_ray.archives.values import epoch_s, finite, read_extras, text, writable
 
 _READ_ELSEWHERE = frozenset(
     {"value", "units", "timestamp", "extras", "lower_threshold", "upper_threshold", "history"}
@@ -68,7 +68,7 @@ def _read_vital(vitals: Group, name: str, is_vdx: bool, problems: list[Problem])
         upper_threshold=upper,
         history=history,
         extras={
-            _OTHER_NAMES.get(key, key): content
+            _OTHER_NAMES.get(key, key): writable(content)
             for key, content in extras.items()
             if key not in _READ_ELSEWHERE
         },

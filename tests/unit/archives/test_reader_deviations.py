@@ -206,12 +206,21 @@ def test_extras_that_are_no_json_object_are_ignored(content: str | bytes) -> Non
     assert event.vitals["HR"].value is not None
 
 
-def test_numbers_that_are_not_json_become_null() -> None:
-    archive = read_changed(
-        lambda file: replace(file["event_1001/ecg"], "extras", '{"noise": NaN, "gain": [Infinity, 1]}')
-    )
-    extras = archive.events[0].ecg_extras
-    assert json.loads(json.dumps(extras, allow_nan=False)) == {"gain": [None, 1]}
+def test_what_we_keep_can_be_written_as_json() -> None:
+    deep = "[" * 500 + "]" * 500
+
+    def change(file: h5py.File) -> None:
+        replace(file["event_1001/ecg"], "extras", f'{{"noise": NaN, "gain": [1e999, 1], "deep": {deep}}}')
+        file["event_1001/ecg/drift"] = np.inf
+        file["event_1001/vitals/HR/drift"] = -np.inf
+        file["metadata/drift"] = np.nan
+
+    archive = read_changed(change)
+    event = archive.events[0]
+    kept = [event.ecg_extras, event.vitals["HR"].extras, archive.metadata]
+    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    assert event.ecg_extras["gain"] == [None, 1]
+    assert (event.ecg_extras["drift"], event.vitals["HR"].extras["drift"]) == (None, None)
 
 
 @pytest.mark.parametrize(
