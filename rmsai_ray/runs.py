@@ -106,6 +106,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the packages that decide results."""
     found = {"python": platform.python_version(), "rmsai_ray": __version__}

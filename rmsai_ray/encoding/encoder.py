@@ -104,7 +104,7 @@ class WindowEncoder:
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(x_BT)).to(self._device)
             z_BE, y_BT = self._network(x)
-            errors_2B = masked_errors(x, y_BT, torch.from_numpy(num_samples_B).to(self._device))
+            errors_2B = masked_errors(x, y_BT, torch.tensor(num_samples_B, device=self._device))
             return z_BE.cpu().numpy(), errors_2B.cpu().numpy()
 
     def _halve_batch(self, error: RuntimeError) -> None:
