@@ -146,7 +146,7 @@ class LakeState:
     events: pa.Table
     rejects: pa.Table
     vectors: pa.Table
-    manifest: list[dict[str, Any]]
+    manifest: pa.Table
     waiting: list[str]
     """Ledger entries."""
 
@@ -160,6 +160,9 @@ class LocalBackfill:
     stored: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     """Content and number of the write, by name."""
     num_uploads: int = 0
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(exist_ok=True)
 
     @property
     def lake(self) -> Store:
@@ -244,7 +247,7 @@ class LocalBackfill:
             events=_sorted(tables["events"]),
             rejects=_sorted(tables["rejects"]),
             vectors=_sorted(published),
-            manifest=load_manifest(self.lake, model_id).rows.to_pylist(),
+            manifest=load_manifest(self.lake, model_id).rows,
             waiting=[info.key for info in self.lake.list(ledger_folder(model_id))],
         )
 

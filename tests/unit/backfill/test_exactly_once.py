@@ -108,8 +108,8 @@ class BackfillHistory(RuleBasedStateMachine):
         assert state.waiting == []
         assert state.vectors.num_rows == state.windows.num_rows
         assert state.windows.num_rows == 0 or state.vectors.equals(state.windows)
-        rows = {row["uri"].removeprefix("ward://"): row for row in state.manifest}
-        assert len(rows) == len(state.manifest)
+        rows = {row["uri"].removeprefix("ward://"): row for row in state.manifest.to_pylist()}
+        assert len(rows) == state.manifest.num_rows
         assert self._settled is not None
         assert self._settled <= set(rows)
         holders = {row["archive_id"]: name for name, row in rows.items() if row["status"] == "committed"}
