@@ -26,6 +26,8 @@ Scalar = str | int | float | bool
 Array = npt.NDArray[Any]
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+HOLE: Final = bytes(1 << 16)
+"""The end of a file of full length whose writer stopped half-way. What lies in a hole would read as zeros."""
 LONGEST_TEXT: Final = 1 << 20
 MOST_EXPANSION: Final = 64
 """Decoded bytes per stored byte. Leads that are all zeros reach 32."""
@@ -65,6 +67,8 @@ def open_archive(raw: bytes) -> Iterator[Group]:
     base = signature_offset(raw)
     if base is None:
         raise ArchiveError("not_hdf5", f"no HDF5 signature; the object begins with {raw[:8]!r}")
+    if raw.endswith(HOLE):
+        raise ArchiveError("corrupt", f"the last {len(HOLE)} bytes are zeros: only half of it was written")
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fileobj_driver(h5fd.fileobj_driver, io.BytesIO(raw))
     access.set_fclose_degree(h5f.CLOSE_STRONG)

@@ -38,7 +38,7 @@ PROBLEMS: Final = _table(
         "empty_object": "The object has no bytes.",
         "not_hdf5": "The object does not carry HDF5's signature.",
         "truncated": "The file ends early, or is still being written.",
-        "corrupt": "HDF5 cannot open the file, or finds no way through it.",
+        "corrupt": "HDF5 cannot open the file, or its end was never written.",
         "external_data": "The file points elsewhere: soft or external link, virtual or external storage.",
         "oversized": "The file declares far more data than its size can honestly hold.",
         "no_patient": "Neither the metadata nor the file name give a usable patient id.",

@@ -70,6 +70,12 @@ def test_a_truncated_file(share: float) -> None:
     assert reason(raw[: int(share * len(raw))]) == "truncated"
 
 
+def test_a_file_of_full_length_that_was_written_half() -> None:
+    raw = one_event()
+    half = len(raw) // 2
+    assert reason(raw[:half] + bytes(len(raw) - half)) == "corrupt"
+
+
 def test_a_file_without_events() -> None:
     assert reason(edited(one_event(), lambda file: file.pop("event_1001"))) == "no_events"
 
