@@ -35,8 +35,8 @@ def write_card(bundle: ModelBundle) -> str:
             *_data(facts),
             "## Figures",
             "",
-            "Mean squared errors in normalised units: 1 is as good as predicting nothing. The test patients "
-            "were used once, for these tables.",
+            "Of the test patients, of whom no window trained the network, chose its weights or calibrated "
+            "its thresholds. Errors are squared, in normalised units: 1 is as good as predicting nothing.",
             "",
             *_figures(metrics),
             "## Thresholds",
@@ -65,7 +65,7 @@ def _architecture(bundle: ModelBundle) -> list[str]:
 def _data(facts: dict[str, Any]) -> list[str]:
     counts, training = facts["num_windows"], facts["training"]
     return [
-        f"Training hash `{facts['data_hash']}`. Divided by patient (seed {training['seed']}); trained and "
+        f"Data hash `{facts['data_hash']}`. Divided by patient (seed {training['seed']}); trained and "
         "calibrated on normal windows only.",
         "",
         *_table(
@@ -98,7 +98,7 @@ def _figures(metrics: dict[str, Any]) -> list[str]:
             [(name, _number(error)) for name, error in held_out["mse_normal_by_lead"].items()],
         ),
         *_table(
-            ("condition", "mean squared error"),
+            ("reported condition, whatever the beats", "mean squared error"),
             [(name, _number(error)) for name, error in held_out["mse_by_condition"].items()],
         ),
     ]

@@ -12,6 +12,8 @@ from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.models.checkpoint import load_model
 from rmsai_ray.signals.leads import LEADS
+from rmsai_ray.training.data import read_training_data
+from rmsai_ray.training.loop import window_errors
 from rmsai_ray.training.pretrain import PretrainConfig, pretrain
 
 
@@ -76,3 +78,20 @@ def test_the_same_command_makes_the_same_model_and_another_seed_another(config: 
 def test_bad_values_are_refused(config: PretrainConfig, change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):
         replace(config, **change)
+
+
+def test_the_packaged_model_tells_simulated_rhythms_apart(tmp_path: Path) -> None:
+    """Of patients of another seed than in its training."""
+    for patient in range(2):
+        name, content = simulate_archive(patient, 5, seed=99, proportions=(0.6, 0, 0, 0.2, 0.2))
+        (tmp_path / name).write_bytes(content)
+    bundle = load_model("framed-2400x64")
+    windows = read_training_data([str(tmp_path)], bundle.spec).windows
+    errors = window_errors(bundle.network, bundle.normaliser, windows)
+    normal = errors[windows.is_normal_N]
+    assert normal.mean() < 0.2
+    assert normal.max() < 1
+    for condition in ("Atrial Fibrillation (PTB-XL)", "Ventricular Tachycardia (MIT-BIH)"):
+        abnormal = errors[windows.conditions_N == condition]
+        assert len(abnormal) == 14
+        assert abnormal.mean() > 3 * normal.mean()
