@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from typing import Any
 
 from rmsai_ray import ids
 from rmsai_ray.archives.reader import ReadOptions, read_archive
-from rmsai_ray.archives.records import Archive
+from rmsai_ray.archives.records import Archive, Problem
 from rmsai_ray.archives.sources import open_source
 from rmsai_ray.archives.validate import validate
 from rmsai_ray.backfill.plan import Unit
@@ -111,9 +111,11 @@ class UnitReader:
 
     def _parse(self, content: bytes, uri: str) -> Archive:
         if self._task.strict and (verdict := validate(content, uri, "strict")).status == "fatal":
-            first = next(found for found in verdict.problems)
-            raise ArchiveError(first.code, f"{first.where}: {first.detail}")
-        return read_archive(content, uri, options=self._task.options)
+            raise _as_error(verdict.problems)
+        archive = read_archive(content, uri, options=self._task.options)
+        if not archive.events:
+            raise _as_error([found for found in archive.problems if found.severity == "fatal"])
+        return archive
 
     def _fetch(self, planned: dict[str, Any]) -> Fetched:
         if planned["size"] > self._task.max_archive_bytes:
@@ -143,6 +145,11 @@ class UnitReader:
             "run_id": self._task.run_id,
             "committed_time": datetime.now(UTC).isoformat(),
         }
+
+
+def _as_error(problems: Sequence[Problem]) -> ArchiveError:
+    """The first problem as the reason why nothing of an archive is used."""
+    return ArchiveError(problems[0].code, f"{problems[0].where}: {problems[0].detail}")
 
 
 def fetch(read: Callable[[], bytes], attempts: int, pause: Callable[[float], None] = time.sleep) -> Fetched:
