@@ -1,0 +1,66 @@
+"""The backfill as an operator types it: its demo twice, and the exit codes of what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rmsai_ray.archives.simulator import simulate_archive
+from rmsai_ray.tables.lake import open_lake
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_REAL_EVENTS, NUM_SIMULATED_EVENTS, NUM_LEADS = 25, 80, 7
+
+
+def backfill(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "jobs/backfill.py", *options],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(600)
+def test_demo_twice(tmp_path: Path) -> None:
+    first = backfill(cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "9 (9 committed)" in first.stdout
+    lake = open_lake(str(tmp_path / "demo/lake"))
+    before = lake.rows("SELECT * FROM windows ORDER BY window_id")
+    assert len(before) == NUM_REAL_EVENTS + NUM_SIMULATED_EVENTS * NUM_LEADS
+    assert lake.vectors().count_rows() == len(before)
+
+    second = backfill(cwd=tmp_path)
+
+    assert second.returncode == 0, second.stderr
+    assert "0 archives in 0 units" in second.stdout
+    assert open_lake(lake.uri).rows("SELECT * FROM windows ORDER BY window_id") == before
+
+
+def test_bad_configuration_starts_nothing(tmp_path: Path) -> None:
+    done = backfill("--archives", "in", "--lake", "out", "--attempts", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "attempts=0: must be positive" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_many_rejects_have_an_exit_code_of_their_own(tmp_path: Path) -> None:
+    name, content = simulate_archive(0, 1, seed=1)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(content)
+    (tmp_path / "in" / "PT0001_2026-10.h5").write_bytes(content[: len(content) // 2])
+
+    done = backfill("--archives", "in", "--lake", "out", cwd=tmp_path)
+
+    assert done.returncode == 3, done.stderr
+    assert "1 of 2 archives are quarantined" in done.stderr
+    rejects = open_lake(str(tmp_path / "out")).rows("SELECT reason FROM rejects")
+    assert rejects == [{"reason": "truncated"}]
