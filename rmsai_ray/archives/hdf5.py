@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
+import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5s, h5t, h5z
 
 from rmsai_ray.archives.headers import attribute_offset
 from rmsai_ray.archives.heaps import REFERENCE_BYTES, GlobalHeaps
@@ -47,6 +48,8 @@ _NUMERIC_TYPES: Final = [
     )
     for size in sizes
 ]
+_NEITHER_COPY_NOR_RELEASE = 2 | 4
+"""H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE, which h5py has no names for: HDF5 works on our own bytes."""
 _FILTERS = ((), (h5z.FILTER_DEFLATE,), (h5z.FILTER_SHUFFLE,), (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE))
 
 
@@ -69,18 +72,32 @@ def open_archive(raw: bytes) -> Iterator[Group]:
         raise ArchiveError("not_hdf5", f"no HDF5 signature; the object begins with {raw[:8]!r}")
     if raw.endswith(HOLE):
         raise ArchiveError("corrupt", f"the last {len(HOLE)} bytes are zeros: only half of it was written")
-    access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fileobj_driver(h5fd.fileobj_driver, io.BytesIO(raw))
-    access.set_fclose_degree(h5f.CLOSE_STRONG)
     try:
-        file = h5f.open(b"archive", h5f.ACC_RDONLY, access)
+        file = h5f.open_file_image(raw, _NEITHER_COPY_NOR_RELEASE)
     except _ERRORS as error:
-        reason = "truncated" if "truncated" in str(error) else "corrupt"
-        raise ArchiveError(reason, str(error)) from error
+        detail = _why_not(raw)
+        raise ArchiveError("truncated" if "truncated" in detail else "corrupt", detail) from error
     try:
         yield _root(file, raw, base)
     finally:
-        file.close()
+        _close(file)
+
+
+def _why_not(raw: bytes) -> str:
+    """HDF5's reason for not opening a file, which it tells of files only, not of images in memory."""
+    try:
+        h5py.File(io.BytesIO(raw), "r").close()
+    except _ERRORS as error:
+        return str(error)
+    return "HDF5 does not open it in memory"
+
+
+def _close(file: Any) -> None:
+    """Closes the file and whatever is still open in it: HDF5 must forget the bytes before we may."""
+    for open_id in h5f.get_obj_ids(file, h5f.OBJ_ALL & ~h5f.OBJ_FILE):
+        while open_id.valid:
+            h5i.dec_ref(open_id)
+    file.close()
 
 
 def _root(file: Any, raw: bytes, base: int) -> Group:
