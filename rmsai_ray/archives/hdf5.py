@@ -1,6 +1,6 @@
 """HDF5 bytes as plain values; changes with h5py, or with what untrusted bytes are allowed to do.
 
-h5py's low-level calls, because they read an event five times as fast as its File, Group and Dataset. Nothing
+h5py's low-level calls, because they read an event twice as fast as its File, Group and Dataset. Nothing
 outside the bytes is ever touched, nothing is allocated before its size is known to be honest, and compressed
 chunks are inflated here, where a chunk that grows beyond its declared size can be stopped.
 """
