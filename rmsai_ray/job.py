@@ -103,7 +103,8 @@ def _start_ray(num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_DATA_NON_TTY_PROGRESS_LOG_INTERVAL", "60")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars are off"
+    for part in ("progress", "issue_detection"):  # "progress bars are off"; "a worker uses 300 MiB"
+        logging.getLogger(f"ray.data._internal.{part}").setLevel(logging.ERROR)
     common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)

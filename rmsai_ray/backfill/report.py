@@ -132,26 +132,22 @@ def _matrix(summary: Summary) -> Table:
     present = {key.partition("\t")[2] for key in summary.windows_by}
     leads = [lead for lead in LEADS if lead in present]
     table = Table(title="Anomalous windows by reported condition and lead", title_justify="left")
-    table.add_column("condition", no_wrap=True, max_width=36)
+    table.add_column("condition")
     for lead in leads:
-        table.add_column(lead, justify="right")
+        table.add_column(lead, justify="right", no_wrap=True)
     by_condition: Counter[str] = Counter()
     for key, count in summary.windows_by.items():
         by_condition[key.partition("\t")[0]] += count
     if len(by_condition) > SHOWN_CONDITIONS:
         table.caption = f"the {SHOWN_CONDITIONS} most frequent of {len(by_condition)} conditions"
     for condition, _ in by_condition.most_common(SHOWN_CONDITIONS):
-        cells = [(f"{condition}\t{lead}") for lead in leads]
-        table.add_row(
-            condition,
-            *(
-                f"{summary.anomalies_by[cell]:,}/{summary.windows_by[cell]:,}"
-                if summary.windows_by[cell]
-                else "–"
-                for cell in cells
-            ),
-        )
+        table.add_row(condition, *(_share(summary, f"{condition}\t{lead}") for lead in leads))
     return table
+
+
+def _share(summary: Summary, cell: str) -> str:
+    windows = summary.windows_by[cell]
+    return f"{summary.anomalies_by[cell] / windows:.0%}" if windows else "–"
 
 
 def _count_by(windows: pa.Table) -> dict[str, int]:
