@@ -41,6 +41,11 @@ class LedgerEntry:
     num_bytes: dict[str, int] = field(default_factory=dict)
     """read, parquet."""
 
+    @property
+    def filled_parts(self) -> set[str]:
+        """Parts that have a row; of another there is no object."""
+        return {key for key, num_rows in self.parts.items() if num_rows}
+
     def without(
         self, uris: set[str], *, parts: dict[str, int], fragments: list[dict[str, Any]]
     ) -> LedgerEntry:

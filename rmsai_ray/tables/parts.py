@@ -78,14 +78,19 @@ def drop_rows(store: Store, key: str, column: str, values: Iterable[str]) -> pa.
 
 def remove_unfinished(store: Store, model_id: str, finished_units: set[str]) -> list[str]:
     """Deletes the parts of units that never wrote their ledger entry; returns their keys."""
-    orphans = [
+    orphans = [key for key in list_parts(store, model_id) if unit_of(key) not in finished_units]
+    store.delete(orphans)
+    return orphans
+
+
+def list_parts(store: Store, model_id: str) -> set[str]:
+    """The keys of all parts of one model, in all tables."""
+    return {
         info.key
         for table in TABLES
         for info in store.list(model_folder(table, model_id))
-        if info.key.endswith(SUFFIX) and unit_of(info.key) not in finished_units
-    ]
-    store.delete(orphans)
-    return orphans
+        if info.key.endswith(SUFFIX)
+    }
 
 
 def unit_of(key: str) -> str:

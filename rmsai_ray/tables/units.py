@@ -55,8 +55,8 @@ def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Ma
     """
     manifest = load_manifest(store, model_id)
     waiting = ledger.unit_ids(store, model_id)
-    ledger.remove(store, model_id, waiting & _folded(manifest))
-    entries = list(ledger.read_entries(store, model_id, waiting - _folded(manifest)))
+    entries = _finished(store, model_id, waiting, manifest)
+    ledger.remove(store, model_id, waiting - {entry.unit_id for entry in entries})
     if not entries:
         return manifest
     result = fold(manifest, entries, run_id)
@@ -71,13 +71,21 @@ def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Ma
 def preview(store: Store, model_id: str, run_id: str) -> Manifest:
     """The manifest as :func:`settle` would leave it; nothing is written."""
     manifest = load_manifest(store, model_id)
-    waiting = ledger.unit_ids(store, model_id) - _folded(manifest)
-    return fold(manifest, ledger.read_entries(store, model_id, waiting), run_id).manifest
+    waiting = ledger.unit_ids(store, model_id)
+    return fold(manifest, _finished(store, model_id, waiting, manifest), run_id).manifest
 
 
-def _folded(manifest: Manifest) -> frozenset[str]:
-    """Units that must not be folded again: of the last fold, and of any earlier one that left rows."""
-    return manifest.folded_units | manifest.unit_ids
+def _finished(store: Store, model_id: str, waiting: set[str], manifest: Manifest) -> list[LedgerEntry]:
+    """The entries that are to be folded.
+
+    Not those of the last fold, nor of any earlier one that left rows; nor one whose parts are gone: a worker
+    that outlived its driver wrote it after the next run had removed the parts and planned the unit anew.
+    """
+    fresh = waiting - manifest.folded_units - manifest.unit_ids
+    if not fresh:
+        return []
+    there = parts.list_parts(store, model_id)
+    return [entry for entry in ledger.read_entries(store, model_id, fresh) if entry.filled_parts <= there]
 
 
 def _split(unit: UnitTables, model_id: str) -> Iterable[tuple[str, pa.Table]]:
