@@ -116,7 +116,7 @@ def time_pipeline(archives: Path, lake: Path, stages: StageResources) -> float:
     run, units = planned(archives, lake, stages)
     for _ in run_units(run, units, stages):
         pass
-    settle(run.lake, run.vectors, run.bundle.model_id, run.run_id)
+    settle(run.lake, run.vectors, run.bundle.model_id)
     return time.perf_counter() - started
 
 

@@ -126,12 +126,12 @@ def backfill_once(run: Run, console: Console) -> Summary:
     if listing.num_rows == 0:
         console.print(f"No archives (*.h5, *.hdf5) below {config.archives} that the filters let through.")
     if config.dry_run:
-        todo = find_todo(run, listing, preview(run.lake, model_id, run.run_id))
+        todo = find_todo(run, listing, preview(run.lake, model_id))
         print_plan(console, config, run.bundle, listing.num_rows, plan_units(run, todo, num_workers=1))
         return Summary()
     summary = Summary()
     with Lease(run.lake, run.run_id) as lease, recorded(run, summary) as record:
-        manifest = settle(run.lake, run.vectors, model_id, run.run_id)  # what a killed run had finished
+        manifest = settle(run.lake, run.vectors, model_id)  # what a killed run had finished
         parts.remove_unfinished(run.lake, model_id, manifest.unit_ids)
         todo = find_todo(run, listing, manifest)
         if todo.num_rows:
@@ -139,7 +139,7 @@ def backfill_once(run: Run, console: Console) -> Summary:
             run.vectors.ensure_exists()
             process(run, todo, summary, record, console)
             lease.confirm()
-            manifest = settle(run.lake, run.vectors, model_id, run.run_id)
+            manifest = settle(run.lake, run.vectors, model_id)
     counts = listed_by_status(listing, manifest)
     print_summary(
         console, summary, listing=counts, places=places(run), elapsed_s=time.perf_counter() - started

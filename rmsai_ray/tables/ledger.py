@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from rmsai_ray.storage import Store
@@ -45,6 +46,11 @@ class LedgerEntry:
     def filled_parts(self) -> set[str]:
         """Parts that have a row; of another there is no object."""
         return {key for key, num_rows in self.parts.items() if num_rows}
+
+    @property
+    def read_time(self) -> datetime:
+        """When the last of its archives was read, which was in the lifetime of its run's driver."""
+        return max(datetime.fromisoformat(row["committed_time"]) for row in self.archives)
 
     def without(
         self, uris: set[str], *, parts: dict[str, int], fragments: list[dict[str, Any]]

@@ -46,12 +46,13 @@ def write_unit(
     return entry
 
 
-def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Manifest:
+def settle(store: Store, vectors: VectorTable, model_id: str) -> Manifest:
     """Makes every finished unit visible: for the driver alone, while no worker writes.
 
     Copies and replaced rows go first, then LanceDB, then the manifest as the mark of completion, then the
     ledger entries that it now holds. Each step can be done again, and must be before anything new is planned:
-    what a fold decides must not change between its first try and the one that completes it.
+    what a fold decides must not change between its first try and the one that completes it, which another
+    run may make.
     """
     manifest = load_manifest(store, model_id)
     waiting = ledger.unit_ids(store, model_id)
@@ -59,7 +60,7 @@ def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Ma
     ledger.remove(store, model_id, waiting - {entry.unit_id for entry in entries})
     if not entries:
         return manifest
-    result = fold(manifest, entries, run_id)
+    result = fold(manifest, entries, entries[0].run_id)
     entries = _evict_new(store, vectors, entries, result)
     _evict_old(store, vectors, model_id, result)
     vectors.publish({entry.unit_id: entry.fragments for entry in entries})
@@ -68,24 +69,27 @@ def settle(store: Store, vectors: VectorTable, model_id: str, run_id: str) -> Ma
     return result.manifest
 
 
-def preview(store: Store, model_id: str, run_id: str) -> Manifest:
+def preview(store: Store, model_id: str) -> Manifest:
     """The manifest as :func:`settle` would leave it; nothing is written."""
     manifest = load_manifest(store, model_id)
-    waiting = ledger.unit_ids(store, model_id)
-    return fold(manifest, _finished(store, model_id, waiting, manifest), run_id).manifest
+    entries = _finished(store, model_id, ledger.unit_ids(store, model_id), manifest)
+    return fold(manifest, entries, entries[0].run_id).manifest if entries else manifest
 
 
 def _finished(store: Store, model_id: str, waiting: set[str], manifest: Manifest) -> list[LedgerEntry]:
-    """The entries that are to be folded.
+    """The entries that are to be folded, all of one run.
 
-    Not those of the last fold, nor of any earlier one that left rows; nor one whose parts are gone: a worker
-    that outlived its driver wrote it after the next run had removed the parts and planned the unit anew.
+    Not those of the last fold, nor of any earlier one that left rows. Nor what a worker wrote that outlived
+    its driver, after the next run had planned its unit anew: entries of any run but the latest, and entries
+    whose parts that run has removed.
     """
     fresh = waiting - manifest.folded_units - manifest.unit_ids
     if not fresh:
         return []
     there = parts.list_parts(store, model_id)
-    return [entry for entry in ledger.read_entries(store, model_id, fresh) if entry.filled_parts <= there]
+    whole = [entry for entry in ledger.read_entries(store, model_id, fresh) if entry.filled_parts <= there]
+    latest = max(whole, key=lambda entry: entry.read_time, default=None)
+    return [entry for entry in whole if latest and entry.run_id == latest.run_id]
 
 
 def _split(unit: UnitTables, model_id: str) -> Iterable[tuple[str, pa.Table]]:

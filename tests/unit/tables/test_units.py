@@ -32,8 +32,8 @@ class Lake:
     def write(self, unit: str, *archives: dict[str, Any], run: str = RUN) -> ledger.LedgerEntry:
         return write_unit(self.store, self.vectors, tables(unit, run, *archives), run_id=run, model_id=MODEL)
 
-    def settle(self, run: str = RUN) -> Manifest:
-        return settle(self.store, self.vectors, MODEL, run)
+    def settle(self) -> Manifest:
+        return settle(self.store, self.vectors, MODEL)
 
     def keys(self) -> list[str]:
         """Parts as ``table/period/unit``, sorted."""
@@ -197,15 +197,36 @@ def test_another_runs_rows_replace_those_of_the_same_content(lake: Lake) -> None
     lake.write("u1", archive("a", "x"))
     lake.settle()
     lake.write("u2", archive("a", "x"), run="backfill-2")
-    manifest = lake.settle("backfill-2")
+    manifest = lake.settle()
     assert manifest.rows["run_id"].to_pylist() == ["backfill-2"]
     assert lake.published() == lake.rows("windows") == [("u2", "x"), ("u2", "x")]
+
+
+def test_a_worker_that_outlived_its_run_cannot_undo_the_next_one(lake: Lake) -> None:
+    lake.write("u1", archive("a", "old"), archive("b", "y"))
+    lake.write("u2", archive("a", "new", committed_time="2025-10-01T00:00:09+00:00"), run="backfill-2")
+    expected = preview(lake.store, MODEL)
+    manifest = lake.settle()
+    assert manifest.rows.select(["uri", "archive_id"]).to_pylist() == [{"uri": "a", "archive_id": "new"}]
+    assert manifest.rows.equals(expected.rows)
+    assert lake.published() == [("u2", "new"), ("u2", "new")]
+    assert lake.waiting() == set()
+
+
+def test_a_unit_whose_parts_are_gone_was_never_finished(lake: Lake) -> None:
+    entry = lake.write("u1", archive("a", "x"))
+    lake.write("u2", archive("b", "y"))
+    lake.store.delete([next(key for key in entry.parts if key.startswith("windows/"))])
+    assert preview(lake.store, MODEL).rows["uri"].to_pylist() == ["b"]
+    assert lake.settle().rows["uri"].to_pylist() == ["b"]
+    assert lake.published() == [("u2", "y"), ("u2", "y")]
+    assert lake.waiting() == set()
 
 
 def test_a_preview_is_what_settling_gives_and_writes_nothing(lake: Lake) -> None:
     lake.write("u1", archive("b", "x"))
     lake.write("u2", archive("a", "x"))
-    expected = preview(lake.store, MODEL, RUN)
+    expected = preview(lake.store, MODEL)
     assert lake.waiting() == {"u1", "u2"}
     assert lake.published() == []
     assert expected.rows.equals(lake.settle().rows)
@@ -213,5 +234,5 @@ def test_a_preview_is_what_settling_gives_and_writes_nothing(lake: Lake) -> None
 
 def test_models_do_not_touch_each_other(lake: Lake) -> None:
     lake.write("u1", archive("a", "x"))
-    assert settle(lake.store, lake.vectors, "other-model", RUN).rows.num_rows == 0
+    assert settle(lake.store, lake.vectors, "other-model").rows.num_rows == 0
     assert lake.waiting() == {"u1"}
