@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
 PYTEST := $(BIN)/python -m pytest
+BENCHMARKS := $(filter-out benchmarks/_%.py benchmarks/kills.py,$(wildcard benchmarks/*.py))
 
 define DEMO_S3
 $(BIN)/python jobs/backfill.py demo --archives s3://demo/archives --lake s3://demo/lake; \
@@ -10,7 +11,7 @@ $(BIN)/rmsai stats --lake s3://demo/lake
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-unit test-cluster test-jobs check format bench lock clean
+.PHONY: help demo demo-s3 test test-unit test-cluster test-jobs check format bench chaos lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +49,10 @@ format: $(STAMP)  ## repair what lint and format can repair
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## the headline numbers, measured on this machine
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+chaos: $(STAMP)  ## kills backfills at 20 points and compares what the reruns leave with an undisturbed run
+	$(BIN)/python benchmarks/kills.py
 
 lock:  ## resolve pyproject.toml anew and pin the result
 	rm -rf build/lock

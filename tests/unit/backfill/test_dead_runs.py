@@ -1,4 +1,4 @@
-"""What a dead run began to settle is completed as decided; what its workers write later counts for nothing."""
+"""What a dead run began to settle is completed as decided; what its workers write later is ignored."""
 
 from __future__ import annotations
 
