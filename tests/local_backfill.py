@@ -111,16 +111,24 @@ class Died(BaseException):
 
 
 @contextmanager
-def dying_at(num_writes: int | None) -> Iterator[list[str]]:
-    """Within it, write number ``num_writes`` and all that follow do not happen; yields those that did."""
+def dying_at(num_writes: int | None, kind: str = "") -> Iterator[list[str]]:
+    """Within it, write number ``num_writes`` and all that follow do not happen; yields those that did.
+
+    With ``kind`` only writes are counted whose description starts so, e.g. ``put archives/`` or ``publish``.
+    """
     done: list[str] = []
+    is_dead = False
 
     def mortal(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(write)
         def do(self: object, *args: Any, **options: Any) -> Any:
-            if num_writes is not None and len(done) >= num_writes:
-                raise Died(f"{name} {args[:1]}")
-            done.append(f"{name} {args[0] if args and isinstance(args[0], str) else ''}")
+            nonlocal is_dead
+            text = f"{name} {args[0] if args and isinstance(args[0], str) else ''}"
+            if num_writes is not None and text.startswith(kind):
+                is_dead = is_dead or sum(other.startswith(kind) for other in done) >= num_writes
+            if is_dead:
+                raise Died(text)
+            done.append(text)
             return write(self, *args, **options)
 
         return do
@@ -221,10 +229,10 @@ class LocalBackfill:
             patch.setattr(flow, "run_units", _run_units)
             return flow.backfill_once(self.resolve(**options), Console(file=io.StringIO()))
 
-    def run_and_die(self, num_writes: int, **options: Any) -> bool:
-        """Runs until that many writes are done; False where it ended before."""
+    def run_and_die(self, num_writes: int, kind: str = "", **options: Any) -> bool:
+        """Runs until that many writes of a kind are done; False where it ended before."""
         try:
-            with dying_at(num_writes):
+            with dying_at(num_writes, kind):
                 self.run(**options)
         except Died:
             self._bury()

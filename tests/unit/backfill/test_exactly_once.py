@@ -28,10 +28,14 @@ from tests.local_backfill import (
     reference,
 )
 
-EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "20"))
 
 names = st.sampled_from(NAMES)
 content_numbers = st.integers(0, NUM_CONTENTS - 1)
+kinds = st.sampled_from(
+    ["create ledger/", "put windows/", "delete windows/", "put ledger/", "delete_rows", "publish",
+     "put archives/", "delete ledger/"]
+)  # fmt: skip
 options = st.fixed_dictionaries(
     {},
     optional={
@@ -83,9 +87,9 @@ class BackfillHistory(RuleBasedStateMachine):
         del self._local.stored[name], self._there[name]
         self._settled = None
 
-    @rule(num_writes=st.integers(0, 40), chosen=options)
-    def run_and_die(self, num_writes: int, chosen: dict[str, Any]) -> None:
-        if self._local.run_and_die(num_writes, **chosen):
+    @rule(kind=kinds, num_writes=st.integers(0, 2), chosen=options)
+    def run_and_die(self, kind: str, num_writes: int, chosen: dict[str, Any]) -> None:
+        if self._local.run_and_die(num_writes, kind, **chosen):
             self._settled = None
         else:
             self._note_end(chosen)
