@@ -26,8 +26,8 @@ from tests.cluster.flaky_proxy import Fault, flaky_proxy
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_killed_driver_is_finished_by_the_same_command(uninterrupted: BackfillConfig, tmp_path: Path) -> None:
-    lake = str(tmp_path / "lake")
+def test_killed_driver_is_finished_by_the_same_command(uninterrupted: BackfillConfig, s3_uri: str) -> None:
+    lake = f"{s3_uri}/lake"
     with driver("--archives", uninterrupted.archives, "--lake", lake, "--unit-bytes", "1") as process:
         wait_for(lambda: len(entries(lake)) > 0, "the first finished unit")
         with pytest.raises(LakeError, match=rf"held by run backfill-\w+ \(process {process.pid} on"):
@@ -153,4 +153,4 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 200.0)
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
-        time.sleep(0.01)
+        time.sleep(0.02)

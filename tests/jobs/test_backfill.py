@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from rmsai_ray.archives.simulator import simulate_archive
+from rmsai_ray.storage import Store
 from rmsai_ray.tables.lake import open_lake
+from rmsai_ray.tables.lease import Lease
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_REAL_EVENTS, NUM_SIMULATED_EVENTS, NUM_LEADS = 25, 80, 7
@@ -64,3 +66,11 @@ def test_too_many_rejects_have_an_exit_code_of_their_own(tmp_path: Path) -> None
     assert "1 of 2 archives are quarantined" in done.stderr
     rejects = open_lake(str(tmp_path / "out")).rows("SELECT reason FROM rejects")
     assert rejects == [{"reason": "truncated"}]
+
+
+def test_a_lake_that_is_held_ends_the_job_with_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with Lease(Store(str(tmp_path / "out")), "backfill-of-somebody"):
+        done = backfill("--archives", "in", "--lake", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is held by run backfill-of-somebody" in done.stderr
