@@ -149,10 +149,9 @@ def test_dry_run_writes_nothing(done: Backfilled, tmp_path: Path, capsys: pytest
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("done", ["folder"], indirect=True)
 def test_strangers_open_the_lake(done: Backfilled) -> None:
-    """DuckDB over the Parquet files and LanceDB, as the documentation tells it; local lakes only."""
-    if done.config.lake.startswith("s3://"):
-        pytest.skip("the S3 lake is read with pyarrow")
+    """With DuckDB over the Parquet files and with LanceDB, by nothing but their paths."""
     [model_id] = model_ids(done.config.lake)
     parts = f"{done.config.lake}/windows/**/*.parquet"
     in_parquet = duckdb.sql(f"SELECT window_id FROM read_parquet('{parts}') WHERE period = '2026-10'")
@@ -162,11 +161,10 @@ def test_strangers_open_the_lake(done: Backfilled) -> None:
     assert set(in_lance["window_id"].to_pylist()) >= {row[0] for row in in_parquet.fetchall()}
 
 
+@pytest.mark.parametrize("done", ["folder"], indirect=True)
 def test_validate_only_says_of_every_archive_what_it_is(
     done: Backfilled, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if done.config.archives.startswith("s3://"):
-        pytest.skip("reads as the backfill does, which the folder shows as well")
     run(done.config, validate_only=True, lake=str(tmp_path / "lake"))
     lines = capsys.readouterr().out.splitlines()
     found = dict(re.match(r"(ok|degraded|fatal) +(\S+)", line).group(2, 1) for line in lines[:-1])  # type: ignore[union-attr, misc]
