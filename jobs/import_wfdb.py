@@ -1,7 +1,7 @@
 """Import: WFDB records (MIT-BIH, PTB-XL, ICU monitors) become archives of 12-second events.
 
 python jobs/import_wfdb.py                                    the demo: real ECG into demo/imported
-python jobs/import_wfdb.py --source ../shared/data/mitdb --output s3://icu/mitdb
+python jobs/import_wfdb.py --source /data/mitdb --output s3://icu/mitdb
 """
 
 import sys
