@@ -58,6 +58,8 @@ LEAD = ("ECG1",)
 NAMES = ("PT1_2025-09.h5", "PT2_2025-09.h5", "PT2_2025-10.h5", "sub/PT1_2025-09.h5")
 EPOCH = datetime(2025, 10, 1, tzinfo=UTC)
 NUM_CONTENTS = 5
+TWO_ARCHIVES = 500_000
+"""Bytes of a unit that holds two archives of one event."""
 BROKEN = 4
 """The content that is no archive; content 3 has an event whose only window is rejected."""
 NOT_OF_CONTENT = ("unit_id", "run_id")

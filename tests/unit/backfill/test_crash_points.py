@@ -9,24 +9,23 @@ from typing import Any
 
 import pytest
 
-from tests.local_backfill import BROKEN, LakeState, LocalBackfill, contents, dying_at
+from tests.local_backfill import BROKEN, TWO_ARCHIVES, LakeState, LocalBackfill, contents, dying_at
 
 NOT_COMPARED = ("committed_time", "unit_id")
 """Times are those of the writing; a unit is named by what it replaces, which a death may have changed."""
 
 
 def fresh(local: LocalBackfill) -> dict[str, Any]:
-    """An empty lake; b is broken."""
-    upload(local, a=0, b=BROKEN)
-    return {}
+    """An empty lake; of the second unit one archive is a copy, one stays."""
+    upload(local, a=0, b=1, c=0, d=2)
+    return {"unit_bytes": TWO_ARCHIVES}
 
 
 def changes(local: LocalBackfill) -> dict[str, Any]:
-    """a changes, so that its copy b takes over; c is touched; d is mended, as a copy of c."""
-    upload(local, a=0, b=0, c=1, d=BROKEN)
+    """a changes, so that its copy b takes over; c is mended, as another copy."""
+    upload(local, a=0, b=0, c=BROKEN)
     local.run()
-    upload(local, a=3, d=1)
-    local.touch("c")
+    upload(local, a=3, c=0)
     return {}
 
 

@@ -21,6 +21,7 @@ from tests.local_backfill import (
     BROKEN,
     NAMES,
     NUM_CONTENTS,
+    TWO_ARCHIVES,
     LakeState,
     LocalBackfill,
     content_of,
@@ -28,7 +29,7 @@ from tests.local_backfill import (
     reference,
 )
 
-EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "12"))
 
 names = st.sampled_from(NAMES)
 content_numbers = st.integers(0, NUM_CONTENTS - 1)
@@ -39,7 +40,7 @@ kinds = st.sampled_from(
 options = st.fixed_dictionaries(
     {},
     optional={
-        "unit_bytes": st.just(2**30),
+        "unit_bytes": st.sampled_from([TWO_ARCHIVES, 2**30]),
         "profile": st.just("upstream-2025"),
         "prefix": st.sampled_from(["PT2", "sub/"]),
         "retry_quarantined": st.just(True),

@@ -17,7 +17,7 @@ from rmsai_ray.storage import Store
 from rmsai_ray.tables.ledger import COPY, LedgerEntry
 from rmsai_ray.tables.manifest import LISTING, Fold, Manifest, difference, fold, load_manifest, save_manifest
 
-few = settings(max_examples=int(os.environ.get("RMSAI_EXAMPLES", "20")), deadline=None)
+few = settings(max_examples=int(os.environ.get("RMSAI_EXAMPLES", "12")), deadline=None)
 MODEL, RUN, OTHER_RUN = "tiny-8x4-aaaaaaaaaaaa", "backfill-1", "backfill-2"
 EPOCH = datetime(2025, 10, 1, tzinfo=UTC)
 
