@@ -121,31 +121,41 @@ def dying_at(num_writes: int | None, kind: str = "") -> Iterator[list[str]]:
     done: list[str] = []
     is_dead = False
 
-    def mortal(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
+    def die_or_note(write: str) -> None:
+        nonlocal is_dead
+        if num_writes is not None and write.startswith(kind):
+            is_dead = is_dead or sum(other.startswith(kind) for other in done) >= num_writes
+        if is_dead:
+            raise Died(write)
+        done.append(write)
+
+    with before_each_write(die_or_note):
+        yield done
+
+
+@contextmanager
+def before_each_write(act: Callable[[str], None]) -> Iterator[None]:
+    """Within it, ``act`` is called before anything is written, with a description such as ``put runs/…``."""
+
+    def watched(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(write)
         def do(self: object, *args: Any, **options: Any) -> Any:
-            nonlocal is_dead
-            text = f"{name} {args[0] if args and isinstance(args[0], str) else ''}"
-            if num_writes is not None and text.startswith(kind):
-                is_dead = is_dead or sum(other.startswith(kind) for other in done) >= num_writes
-            if is_dead:
-                raise Died(text)
-            done.append(text)
+            act(f"{name} {args[0] if args and isinstance(args[0], str) else ''}")
             return write(self, *args, **options)
 
         return do
 
-    delete_one = mortal("delete", lambda self, key: delete(self, [key]))
     delete = Store.delete
+    delete_one = watched("delete", lambda self, key: delete(self, [key]))
     with pytest.MonkeyPatch.context() as patch:
         for owner, names in (
             (Store, ("put", "create")),
             (VectorTable, ("ensure_exists", "write_fragments", "delete_rows", "publish")),
         ):
             for name in names:
-                patch.setattr(owner, name, mortal(name, getattr(owner, name)))
+                patch.setattr(owner, name, watched(name, getattr(owner, name)))
         patch.setattr(Store, "delete", lambda self, keys: [delete_one(self, key) for key in keys])
-        yield done
+        yield
 
 
 @dataclass(frozen=True)
@@ -237,12 +247,12 @@ class LocalBackfill:
             with dying_at(num_writes, kind):
                 self.run(**options)
         except Died:
-            self._bury()
+            self.bury()
             return True
         return False
 
-    def _bury(self) -> None:
-        """The process of the lease, which is this one, counts as dead."""
+    def bury(self) -> None:
+        """The process that holds the lake, which is this one, counts as dead."""
         content = self.lake.find(LEASE_KEY)
         if content is not None:
             self.lake.put(LEASE_KEY, json.dumps(json.loads(content) | {"process_started": 0.0}).encode())

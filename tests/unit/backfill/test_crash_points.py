@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.local_backfill import BROKEN, TWO_ARCHIVES, LakeState, LocalBackfill, contents, dying_at
+from tests.local_backfill import (
+    BROKEN,
+    TWO_ARCHIVES,
+    LakeState,
+    LocalBackfill,
+    before_each_write,
+    contents,
+    dying_at,
+)
 
 NOT_COMPARED = ("committed_time", "unit_id")
 """Times are those of the writing; a unit is named by what it replaces, which a death may have changed."""
@@ -47,17 +55,23 @@ def test_wherever_it_dies_the_next_run_mends_it(
 ) -> None:
     local = LocalBackfill(tmp_path / "now")
     options = scenario(local)
-    shutil.copytree(local.root, tmp_path / "start", dirs_exist_ok=True)
-    with dying_at(None) as writes:
+    deaths: list[tuple[str, Path]] = []
+
+    def keep_a_copy(write: str) -> None:
+        """Of the lake as a death before this write leaves it."""
+        if " runs/" not in write:
+            deaths.append((write, tmp_path / f"{len(deaths)}"))
+            shutil.copytree(local.root, deaths[-1][1])
+
+    with before_each_write(keep_a_copy):
         local.run(**options)
     expected = comparable(local.state())
-    points = [number for number, write in enumerate(writes) if " runs/" not in write]
-    for num_writes in points:
-        shutil.rmtree(local.root)
-        shutil.copytree(tmp_path / "start", local.root)
-        assert local.run_and_die(num_writes, **options)
-        local.run(**options)
-        assert comparable(local.state()) == expected, f"died at {writes[num_writes]}"
+    assert {write.split("/")[0] for write, _ in deaths} >= {"create ledger", "publish ", "put archives"}
+    for write, root in deaths:
+        again = LocalBackfill(root, stored=local.stored)
+        again.bury()
+        again.run(**options)
+        assert comparable(again.state()) == expected, f"died at {write}"
 
 
 def test_it_may_die_again_and_again(tmp_path: Path) -> None:

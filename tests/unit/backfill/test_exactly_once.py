@@ -29,7 +29,7 @@ from tests.local_backfill import (
     reference,
 )
 
-EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "8"))
 
 names = st.sampled_from(NAMES)
 content_numbers = st.integers(0, NUM_CONTENTS - 1)
