@@ -54,17 +54,6 @@ class HeadNode:
             check=False,
         )
 
-    def follow(self, submission_id: str) -> subprocess.Popen[str]:
-        """Start ``ray job logs --follow``."""
-        return subprocess.Popen(
-            [BIN / "ray", "job", "logs", "--follow", submission_id],
-            cwd=ROOT,
-            env=self._env(),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-
     def _env(self) -> dict[str, str]:
         return os.environ | {"RAY_API_SERVER_ADDRESS": self.address}
 
