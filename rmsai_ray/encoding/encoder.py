@@ -15,12 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rmsai_ray.models.bundle import ModelBundle
 
 FloatArray = npt.NDArray[np.float32]
 
 DEFAULT_BATCH_WINDOWS = 256
+
+WORST_PART_S, WORST_STEP_S = 0.3, 0.05
+"""Length of the worst part, about a beat's ventricular complex, and the grid on which it is looked for."""
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ class Encoded:
     """Mean squared error over the real samples, in normalised units."""
     mae_N: FloatArray
     """Mean absolute error over the real samples, in normalised units."""
+    worst_mse_N: FloatArray
+    """Mean squared error of the worst 0.3 s: a short abnormal beat drowns in the mean of a long window."""
     offset_N: FloatArray
     """normalised = (signal − offset) / scale."""
     scale_N: FloatArray
@@ -80,17 +86,17 @@ class WindowEncoder:
             raise ValueError(f"windows have {signals_NT.shape[1]} samples, the model wants {expected}")
         x_NT, offset_N, scale_N = self.bundle.normaliser.apply(signals_NT, num_samples_N, leads)
         embedding_NE = np.empty((len(x_NT), self.bundle.spec.embedding_dim), np.float32)
-        errors_2N = np.empty((2, len(x_NT)), np.float32)
+        errors_3N = np.empty((3, len(x_NT)), np.float32)
         start = 0
         while start < len(x_NT):
             rows = slice(start, start + self.batch_windows)
             try:
-                embedding_NE[rows], errors_2N[:, rows] = self._encode_batch(x_NT[rows], num_samples_N[rows])
+                embedding_NE[rows], errors_3N[:, rows] = self._encode_batch(x_NT[rows], num_samples_N[rows])
             except RuntimeError as error:
                 self._halve_batch(error)
                 continue
             start += self.batch_windows
-        return Encoded(embedding_NE, errors_2N[0], errors_2N[1], offset_N, scale_N)
+        return Encoded(embedding_NE, *errors_3N, offset_N, scale_N)
 
     def reconstruct(self, embedding_NE: FloatArray) -> FloatArray:
         """Windows (N, T) in normalised units, decoded from their embeddings alone."""
@@ -104,8 +110,9 @@ class WindowEncoder:
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(x_BT)).to(self._device)
             z_BE, y_BT = self._network(x)
-            errors_2B = masked_errors(x, y_BT, torch.tensor(num_samples_B, device=self._device))
-            return z_BE.cpu().numpy(), errors_2B.cpu().numpy()
+            num_real_B = torch.tensor(num_samples_B, device=self._device)
+            errors_3B = masked_errors(x, y_BT, num_real_B, self.bundle.spec.sampling_rate_hz)
+            return z_BE.cpu().numpy(), errors_3B.cpu().numpy()
 
     def _halve_batch(self, error: RuntimeError) -> None:
         """Goes on with half the batch after memory ran out; anything else, and a lone window, is an error."""
@@ -122,11 +129,26 @@ def limit_threads(num_threads: int) -> None:
     torch.set_num_threads(num_threads)
 
 
-def masked_errors(x_BT: Tensor, y_BT: Tensor, num_samples_B: Tensor) -> Tensor:
-    """Mean squared and mean absolute error of each row over its real samples, shape (2, B)."""
+def masked_errors(x_BT: Tensor, y_BT: Tensor, num_samples_B: Tensor, fs: float) -> Tensor:
+    """Mean squared, mean absolute and worst squared error of each row over its real samples, shape (3, B)."""
     real_BT = torch.arange(x_BT.shape[1], device=x_BT.device) < num_samples_B[:, None]
     difference_BT = (y_BT - x_BT) * real_BT
-    return torch.stack([difference_BT.square().sum(1), difference_BT.abs().sum(1)]) / num_samples_B
+    mse_B, mae_B = torch.stack([difference_BT.square().sum(1), difference_BT.abs().sum(1)]) / num_samples_B
+    return torch.stack([mse_B, mae_B, _worst_part(difference_BT.square(), mse_B, num_samples_B, fs)])
+
+
+def _worst_part(square_BT: Tensor, mse_B: Tensor, num_samples_B: Tensor, fs: float) -> Tensor:
+    """Largest mean of 0.3 s of squared errors, on a grid of 0.05 s, (B,); the mean of a row that is shorter."""
+    step = max(1, round(WORST_STEP_S * fs))
+    steps = round(WORST_PART_S / WORST_STEP_S)
+    if square_BT.shape[1] < steps * step:
+        return mse_B
+    coarse_B1G = functional.avg_pool1d(square_BT.unsqueeze(1), step)
+    parts_BG = functional.avg_pool1d(coarse_B1G, steps, stride=1).squeeze(1)
+    ends_G = (torch.arange(parts_BG.shape[1], device=square_BT.device) + steps) * step
+    is_real_BG = ends_G <= num_samples_B[:, None]
+    worst_B: Tensor = parts_BG.where(is_real_BG, 0.0).amax(1)
+    return torch.where(is_real_BG.any(1), worst_B, mse_B)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
