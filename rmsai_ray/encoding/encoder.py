@@ -138,7 +138,7 @@ def masked_errors(x_BT: Tensor, y_BT: Tensor, num_samples_B: Tensor, fs: float) 
 
 
 def _worst_part(square_BT: Tensor, mse_B: Tensor, num_samples_B: Tensor, fs: float) -> Tensor:
-    """Largest mean of 0.3 s of squared errors, on a grid of 0.05 s, (B,); the mean of a row that is shorter."""
+    """Largest mean of 0.3 s of squared errors, on a grid of 0.05 s, (B,); a shorter row's whole mean."""
     step = max(1, round(WORST_STEP_S * fs))
     steps = round(WORST_PART_S / WORST_STEP_S)
     if square_BT.shape[1] < steps * step:
