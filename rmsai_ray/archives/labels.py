@@ -1,8 +1,15 @@
-"""Names of rhythms: from WFDB annotations and PTB-XL statements to the conditions that monitors report."""
+"""Names of rhythms: from annotations and statements to monitors' conditions, and to what counts as normal.
+
+Shapes: N windows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 NORMAL, TACHYCARDIA, BRADYCARDIA = "Normal", "Tachycardia", "Bradycardia"
 ATRIAL_FIBRILLATION = "Atrial Fibrillation (PTB-XL)"
@@ -11,6 +18,8 @@ UNKNOWN = "Unknown"
 
 BEAT_SYMBOLS = frozenset("NLRBAaJSVrFejnE/fQ?")
 """WFDB annotations that mark a QRS complex."""
+NORMAL_BEATS = frozenset("NLRej")
+"""Those that AAMI EC57 counts as class N."""
 
 RHYTHMS = {
     "N": NORMAL,
@@ -72,3 +81,41 @@ def scp_condition(likelihoods: Mapping[str, float], descriptions: Mapping[str, s
         return NORMAL
     findings = sorted((-likelihood, code) for code, likelihood in likelihoods.items() if code != "SR")
     return descriptions.get(findings[0][1], findings[0][1]).capitalize() if findings else UNKNOWN
+
+
+def normal_windows(
+    condition: str,
+    ecg_extras: Mapping[str, Any],
+    starts_N: npt.NDArray[Any],
+    ends_N: npt.NDArray[Any],
+    samples_per_sample: float,
+) -> npt.NDArray[np.bool_]:
+    """Which windows of an event are normal: reported as such, with neither a beat nor a rhythm that is not.
+
+    Args:
+        condition: the event's, as reported; of any other than Normal, no window is normal.
+        ecg_extras: may hold ``annotations``: places and symbols of beats, ``[place, code]`` of rhythms.
+        starts_N: first sample of each window.
+        ends_N: the sample after its last real one.
+        samples_per_sample: samples of the annotations per sample of the windows.
+    """
+    if condition != NORMAL:
+        return np.zeros(len(starts_N), np.bool_)
+    annotations = ecg_extras.get("annotations") or {}
+    marks = zip(annotations.get("samples", ()), annotations.get("symbols", ()), strict=True)
+    beats = [sample for sample, symbol in marks if symbol in BEAT_SYMBOLS - NORMAL_BEATS]
+    places = np.sort(np.asarray(beats, np.float64)) / samples_per_sample
+    is_normal_N: npt.NDArray[np.bool_] = np.searchsorted(places, starts_N) == np.searchsorted(places, ends_N)
+    for start, end in _abnormal_rhythms(annotations.get("rhythms", ())):
+        is_normal_N &= (ends_N <= start / samples_per_sample) | (starts_N >= end / samples_per_sample)
+    return is_normal_N
+
+
+def _abnormal_rhythms(rhythms: Any) -> list[tuple[float, float]]:
+    """(start, end) of the stretches in a rhythm other than the normal one; no code is no statement."""
+    ends = [*(float(place) for place, _ in rhythms), np.inf][1:]
+    return [
+        (float(place), end)
+        for (place, code), end in zip(rhythms, ends, strict=True)
+        if code and rhythm_condition(code) != NORMAL
+    ]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rmsai_ray.archives.labels import BEAT_SYMBOLS, NORMAL
+from rmsai_ray.archives.labels import normal_windows
 from rmsai_ray.archives.reader import ReadOptions, read_archive
 from rmsai_ray.archives.records import Event
 from rmsai_ray.archives.sources import open_source
@@ -29,8 +29,6 @@ from rmsai_ray.signals.windows import Windows, cut_windows
 
 log = logging.getLogger(__name__)
 
-NORMAL_BEATS = frozenset("NLRej")
-"""The annotations that AAMI EC57 counts as class N."""
 MAX_MISSING_FRACTION = 0.05
 """A lead of which more had to be interpolated teaches interpolation."""
 SMALLEST_STD_MV = 0.02
@@ -141,25 +139,17 @@ def _windows_of(
         leads_N=np.full(num_windows, lead),
         patients_N=np.full(num_windows, patient_id),
         conditions_N=np.full(num_windows, event.condition),
-        is_normal_N=_is_normal(event, windows, signal.fs / spec.sampling_rate_hz),
+        is_normal_N=normal_windows(
+            event.condition,
+            event.ecg_extras,
+            windows.starts_N,
+            windows.starts_N + windows.num_samples_N,
+            signal.fs / spec.sampling_rate_hz,
+        ),
     )
     is_flat_N = _std(windows) < SMALLEST_STD_MV
     left_out.update({"flat": int(is_flat_N.sum())} if is_flat_N.any() else {})
     return window_set.take(~is_flat_N)
-
-
-def _is_normal(event: Event, windows: Windows, samples_per_sample: float) -> npt.NDArray[np.bool_]:
-    if event.condition != NORMAL:
-        return np.zeros(len(windows.starts_N), np.bool_)
-    annotations = event.ecg_extras.get("annotations") or {}
-    marks = zip(annotations.get("samples", ()), annotations.get("symbols", ()), strict=True)
-    abnormal = [sample for sample, symbol in marks if symbol in BEAT_SYMBOLS - NORMAL_BEATS]
-    places = np.sort(np.asarray(abnormal, np.float64)) / samples_per_sample
-    ends_N = windows.starts_N + windows.num_samples_N
-    is_normal_N: npt.NDArray[np.bool_] = np.searchsorted(places, windows.starts_N) == np.searchsorted(
-        places, ends_N
-    )
-    return is_normal_N
 
 
 def _std(windows: Windows) -> npt.NDArray[np.float32]:

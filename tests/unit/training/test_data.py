@@ -72,6 +72,16 @@ def test_a_window_with_an_abnormal_beat_is_not_normal(tmp_path: Path, wave: np.n
     assert (windows.is_normal_N == ~holds_beat).all()
 
 
+def test_a_window_that_touches_another_rhythm_is_not_normal(tmp_path: Path, wave: np.ndarray) -> None:
+    rhythms = [[0, "AFIB"], [130, "N"], [1000, "SBR"], [1200, "N"]]
+    beats = {"samples": [100], "symbols": ["N"], "rhythms": rhythms}
+    uri = archive(tmp_path / "a", "PT0001", [event(1001, wave, annotations=beats)])
+    windows = read_training_data([uri], SHORT).windows
+    starts = np.append(np.arange(0, 2261, 70), 2260)
+    touches = (starts < 130) | ((starts < 1200) & (starts + 140 > 1000))
+    assert (windows.is_normal_N == ~touches).all()
+
+
 def test_beats_are_found_at_the_rate_of_the_archive(tmp_path: Path, wave: np.ndarray) -> None:
     beats = {"samples": [1000], "symbols": ["V"], "rhythms": []}
     slow = event(1001, wave, fs=400.0, annotations=beats)  # 6 s; the beat is at 2.5 s, sample 500 at 200 Hz
