@@ -16,7 +16,7 @@ ANY_LEAD = "*"
 """In a table by lead: every lead that the table does not name."""
 
 GRID: tuple[float, ...] = tuple(
-    np.round([*np.arange(0.5, 0.9, 0.05), *np.arange(0.9, 0.99, 0.01), *np.arange(0.99, 0.9995, 0.001)], 4)
+    (np.r_[500:900:50, 900:980:5, 980:1000] / 1000).tolist()  # finer where thresholds lie
 )
 """Probabilities at which the quantiles of a calibration are kept: 0.5 to 0.999."""
 FINEST_RATE, COARSEST_RATE = round(1 - GRID[-1], 4), 1 - GRID[0]
@@ -192,7 +192,7 @@ def _realised(
 ) -> RealisedRate:
     patients, place_N = np.unique(patient_N, return_inverse=True)
     windows_P = np.bincount(place_N, minlength=len(patients)).astype(np.float64)
-    alarms_P = np.bincount(place_N, weights=is_alarm_N, minlength=len(patients))
+    alarms_P = np.bincount(place_N[is_alarm_N], minlength=len(patients)).astype(np.float64)
     low, high = _interval(alarms_P, windows_P, seed, num_resamples)
     return RealisedRate(
         lead=lead,

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rmsai_ray.detection.calibration import ANY_LEAD, FINEST_RATE, thresholds_at
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.ids import config_hash
 
-ANY_LEAD = "*"
-"""In a table by lead: every lead that the table does not name."""
-
 LeadTable = Mapping[str, float]
+
+
+ERROR_METRICS = ("mse", "worst_error")
+"""Mean squares: a ratio of thresholds means the same on every scale, and none is below 0."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class ThresholdProfile:
     name: str
     version: str
     metric: str
-    """What the score must be measured in, e.g. ``mse`` (normalised units)."""
+    """What the score must be measured in: ``mse`` (normalised units), or the name of a detector."""
     base: LeadTable
     """The threshold that knows no label."""
     conditions: Mapping[str, LeadTable]
@@ -39,11 +41,11 @@ class ThresholdProfile:
     def __post_init__(self) -> None:
         for table in (self.base, *self.conditions.values()):
             for lead, threshold in table.items():
-                if not 0 < threshold < math.inf:
+                if not math.isfinite(threshold) or (self.metric in ERROR_METRICS and threshold <= 0):
                     raise ConfigError(
                         f"threshold of lead {lead}",
                         threshold,
-                        f"in profile {self.name!r} is not a positive number",
+                        f"in profile {self.name!r} is not a {_kind(self.metric)}",
                         "Calibrate the model again, or choose another profile.",
                     )
 
@@ -117,22 +119,83 @@ NORMAL_RATIOS = {"Normal": 1.0, "Brady": 1.4, "Tachy": 1.6, "AF": 2.4, "VT": 3.0
 BASE_RATIO = 2.0
 
 
-def resolve_profile(name: str, calibration: Mapping[str, Any] | None) -> ThresholdProfile:
-    """The profile called ``name``.
+DEFAULT_FALSE_ALARM_RATE = 0.05
+
+
+def resolve_profile(
+    name: str,
+    calibration: Mapping[str, Any] | None,
+    *,
+    detector: str = "reconstruction_error",
+    quantiles: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    false_alarm_rate: float | None = None,
+) -> ThresholdProfile:
+    """The profile called ``name``, for the scores of ``detector``.
 
     Args:
         name: ``seed``, ``upstream-2025`` or ``calibrated``.
         calibration: the ``thresholds`` of a checkpoint, ``{"T_normal": {lead: error}, "percentile": 95, …}``:
-            the percentile of held-out normal errors per lead. Only ``calibrated`` looks at it.
+            the percentile of held-out normal errors per lead. ``calibrated`` looks at it for
+            ``reconstruction_error`` where there are no quantiles.
+        detector: what the scores come from.
+        quantiles: the ``calibration`` of a detector set: detector → lead → quantiles of normal scores.
+        false_alarm_rate: share of normal windows that may be taken for anomalies; 0.05 where None. Only
+            ``calibrated`` from quantiles can follow it.
 
     Raises:
-        ConfigError: no profile of that name, or ``calibrated`` for a model without calibration.
+        ConfigError: no profile of that name; ``calibrated`` for a detector without calibration; a profile for
+            other scores; a rate that it cannot follow.
     """
-    if name in LITERAL_PROFILES:
-        return LITERAL_PROFILES[name]
-    if name != CALIBRATED:
+    return check_metric(_find_profile(name, calibration, detector, quantiles, false_alarm_rate), detector)
+
+
+def check_metric(profile: ThresholdProfile, detector: str) -> ThresholdProfile:
+    """The profile, if its numbers are for the scores of ``detector``.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if profile.metric != metric_of(detector):
+        raise ConfigError(
+            "threshold_profile",
+            profile.name,
+            f"has thresholds for {profile.metric}, and {detector} gives {metric_of(detector)}",
+            "Choose calibrated, or the detector that the profile was made for.",
+        )
+    return profile
+
+
+def metric_of(detector: str) -> str:
+    """What a detector's scores are measured in."""
+    return "mse" if detector == "reconstruction_error" else detector
+
+
+def _find_profile(
+    name: str,
+    calibration: Mapping[str, Any] | None,
+    detector: str,
+    quantiles: Mapping[str, Mapping[str, Sequence[float]]] | None,
+    false_alarm_rate: float | None,
+) -> ThresholdProfile:
+    if name == CALIBRATED and quantiles is not None and detector in quantiles:
+        rate = DEFAULT_FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
+        return calibrated_at(quantiles[detector], detector, rate)
+    if name not in (*LITERAL_PROFILES, CALIBRATED):
         names = ", ".join([*LITERAL_PROFILES, CALIBRATED])
         raise ConfigError("threshold_profile", name, "is not a profile", f"Choose from {names}.")
+    if false_alarm_rate is not None:
+        raise ConfigError(
+            "false_alarm_rate",
+            false_alarm_rate,
+            f"profile {name!r} has fixed thresholds here",
+            "Leave the rate out, or choose calibrated and a fitted detector set.",
+        )
+    if name in LITERAL_PROFILES:
+        return LITERAL_PROFILES[name]
+    if detector != "reconstruction_error":
+        known = ", ".join(sorted(quantiles or {})) or "none: fit detectors first"
+        rule = f"is not calibrated for {detector}"
+        raise ConfigError("threshold_profile", name, rule, f"Calibrated detectors: {known}.")
     if not calibration or not calibration.get("T_normal"):
         raise ConfigError(
             "threshold_profile",
@@ -141,6 +204,47 @@ def resolve_profile(name: str, calibration: Mapping[str, Any] | None) -> Thresho
             f"Calibrate it, or choose from {', '.join(LITERAL_PROFILES)}.",
         )
     return _calibrated(calibration)
+
+
+def calibrated_at(
+    quantiles: Mapping[str, Sequence[float]], detector: str, false_alarm_rate: float
+) -> ThresholdProfile:
+    """Thresholds that ``false_alarm_rate`` of the held-out normals exceed, without and with a condition.
+
+    The base, which knows no label, is the rate's own threshold, and so is that of a reported Normal. The
+    thresholds of the other conditions are looser by the seed's ratios. Errors are multiplied by the ratio.
+    Other scores have no zero to multiply from (a surprise is a logarithm): there the *rate* is divided by
+    the ratio, 5 % : 3.6 % : 3.1 % : 2.1 % : 1.7 %. Where that is finer than the calibration, its finest
+    rate stands.
+
+    Raises:
+        ConfigError: the calibration does not reach the rate.
+    """
+    base = thresholds_at(quantiles, false_alarm_rate)
+    conditions = {
+        name: _loosened(quantiles, detector, base, false_alarm_rate, ratio)
+        for name, ratio in NORMAL_RATIOS.items()
+    }
+    content = config_hash({"detector": detector, "base": base, "conditions": conditions})
+    return ThresholdProfile(
+        name=CALIBRATED,
+        version=f"far{100 * false_alarm_rate:g}-{content[:8]}",
+        metric=metric_of(detector),
+        base=base,
+        conditions=conditions,
+    )
+
+
+def _loosened(
+    quantiles: Mapping[str, Sequence[float]],
+    detector: str,
+    base: LeadTable,
+    false_alarm_rate: float,
+    ratio: float,
+) -> LeadTable:
+    if metric_of(detector) in ERROR_METRICS:
+        return {lead: ratio * threshold for lead, threshold in base.items()}
+    return thresholds_at(quantiles, max(FINEST_RATE, false_alarm_rate / ratio))
 
 
 def _calibrated(calibration: Mapping[str, Any]) -> ThresholdProfile:
@@ -158,6 +262,10 @@ def _calibrated(calibration: Mapping[str, Any]) -> ThresholdProfile:
             for name, ratio in NORMAL_RATIOS.items()
         },
     )
+
+
+def _kind(metric: str) -> str:
+    return "positive number" if metric in ERROR_METRICS else "finite number"
 
 
 CONDITION_PATTERNS = {
