@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,9 @@ import numpy.typing as npt
 from rmsai_ray.archives.labels import normal_windows
 from rmsai_ray.archives.reader import ReadOptions, read_archive
 from rmsai_ray.archives.records import Event
-from rmsai_ray.archives.sources import open_source
+from rmsai_ray.archives.sources import ArchiveSource, open_source
 from rmsai_ray.errors import ArchiveError, ConfigError
-from rmsai_ray.ids import digest
+from rmsai_ray.ids import digest, event_uid
 from rmsai_ray.models.bundle import ModelSpec
 from rmsai_ray.signals.quality import fill_gaps
 from rmsai_ray.signals.resampling import resample
@@ -36,29 +36,45 @@ SMALLEST_STD_MV = 0.02
 
 
 @dataclass(frozen=True)
-class WindowSet:
+class WindowLabels:
+    """What is known of N windows beside their signals."""
+
+    leads_N: npt.NDArray[np.str_]
+    patients_N: npt.NDArray[np.str_]
+    conditions_N: npt.NDArray[np.str_]
+    is_normal_N: npt.NDArray[np.bool_]
+    """As :func:`rmsai_ray.archives.labels.normal_windows` has it."""
+
+    def __len__(self) -> int:
+        return len(self.leads_N)
+
+    def take(self, rows: npt.NDArray[Any]) -> Self:
+        """The windows that a mask or an index array selects."""
+        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def of_patients(self, patients: Sequence[str]) -> Self:
+        """The windows of these patients."""
+        return self.take(np.isin(self.patients_N, patients))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All windows of all parts, in order; at least one part."""
+        return cls(
+            **{
+                field.name: np.concatenate([getattr(part, field.name) for part in parts])
+                for field in fields(cls)
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSet(WindowLabels):
     """N windows with what training has to know of each."""
 
     signals_NT: npt.NDArray[np.float32]
     """In the signal's unit."""
     num_samples_N: npt.NDArray[np.int32]
     """Real samples; the rest is padding."""
-    leads_N: npt.NDArray[np.str_]
-    patients_N: npt.NDArray[np.str_]
-    conditions_N: npt.NDArray[np.str_]
-    is_normal_N: npt.NDArray[np.bool_]
-    """Of an event that was reported as Normal and has no annotated abnormal beat."""
-
-    def __len__(self) -> int:
-        return len(self.signals_NT)
-
-    def take(self, rows: npt.NDArray[Any]) -> WindowSet:
-        """The windows that a mask or an index array selects."""
-        return WindowSet(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def of_patients(self, patients: Sequence[str]) -> WindowSet:
-        """The windows of these patients."""
-        return self.take(np.isin(self.patients_N, patients))
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,7 @@ def read_training_data(archive_uris: Sequence[str], spec: ModelSpec) -> Training
     if left_out:
         log.warning("left out: %s", dict(left_out))
     return TrainingData(
-        windows=_concatenate(parts),
+        windows=WindowSet.concatenate(parts),
         patients_by_source=patients_by_source,
         data_hash=digest(sorted(hashes)),
         left_out=dict(left_out),
@@ -107,19 +123,42 @@ def _read_source(uri: str, spec: ModelSpec, left_out: Counter[str]) -> Iterator[
     """(content hash, windows) of every archive, in order of their names."""
     source = open_source(uri)
     for ref in sorted(source.list_archives(), key=lambda ref: ref.key):
-        try:
-            archive = read_archive(source.read(ref.uri), ref.uri, options=ReadOptions(vitals=False))
-        except ArchiveError as error:
-            left_out[error.reason] += 1
-            continue
-        parts = [
-            part
-            for event in archive.events
-            for lead in spec.leads
-            if lead in event.leads and (part := _windows_of(event, lead, archive.patient_id, spec, left_out))
-        ]
-        if parts:
-            yield archive.archive_id, _concatenate(parts)
+        read = read_windows(source, ref.uri, spec, left_out=left_out)
+        if read is not None:
+            yield read
+
+
+def read_windows(
+    source: ArchiveSource,
+    uri: str,
+    spec: ModelSpec,
+    *,
+    cohort: Set[str] | None = None,
+    left_out: Counter[str],
+) -> tuple[str, WindowSet] | None:
+    """Content hash and windows of one archive in a fixed order; None where it has none.
+
+    Args:
+        source: where the archive is.
+        uri: which one.
+        spec: which windows of which leads.
+        cohort: :func:`~rmsai_ray.ids.event_uid` of the events to take; None for all.
+        left_out: counts by reason, added to.
+    """
+    try:
+        archive = read_archive(source.read(uri), uri, options=ReadOptions(vitals=False))
+    except ArchiveError as error:
+        left_out[error.reason] += 1
+        return None
+    left_out.update(problem.code for problem in archive.problems if problem.severity == "fatal")
+    parts = [
+        part
+        for event in archive.events
+        if cohort is None or event_uid(archive.archive_id, event.event_id) in cohort
+        for lead in spec.leads
+        if lead in event.leads and (part := _windows_of(event, lead, archive.patient_id, spec, left_out))
+    ]
+    return (archive.archive_id, WindowSet.concatenate(parts)) if parts else None
 
 
 def _windows_of(
@@ -155,10 +194,4 @@ def _windows_of(
 def _std(windows: Windows) -> npt.NDArray[np.float32]:
     return np.array(
         [row[:n].std() for row, n in zip(windows.samples_NT, windows.num_samples_N, strict=True)], np.float32
-    )
-
-
-def _concatenate(parts: Sequence[WindowSet]) -> WindowSet:
-    return WindowSet(
-        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(WindowSet))
     )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from rmsai_ray.training.data import WindowSet
+from rmsai_ray.training.data import WindowLabels
 
 PERCENTILE = 95
 FEWEST_WINDOWS = 20
@@ -20,7 +20,7 @@ FEWEST_WINDOWS = 20
 
 
 def calibrate(
-    errors_N: npt.NDArray[np.float32], validation: WindowSet, leads: tuple[str, ...]
+    errors_N: npt.NDArray[np.float32], validation: WindowLabels, leads: tuple[str, ...]
 ) -> dict[str, Any]:
     """``T_normal`` by lead: the 95th percentile of the errors of normal validation windows."""
     errors_by_lead = {lead: errors_N[validation.is_normal_N & (validation.leads_N == lead)] for lead in leads}
@@ -37,7 +37,7 @@ def calibrate(
 
 
 def held_out_figures(
-    errors_N: npt.NDArray[np.float32], test: WindowSet, patients_by_source: dict[str, tuple[str, ...]]
+    errors_N: npt.NDArray[np.float32], test: WindowLabels, patients_by_source: dict[str, tuple[str, ...]]
 ) -> dict[str, Any]:
     """Mean errors of the test patients' windows by source, lead and condition; 1 is as good as predicting 0.
 

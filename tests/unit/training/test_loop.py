@@ -12,7 +12,7 @@ from rmsai_ray.errors import ConfigError
 from rmsai_ray.models.base import EcgAutoencoder, build_network
 from rmsai_ray.models.profiles import PROFILES
 from rmsai_ray.signals.normalise import Normaliser
-from rmsai_ray.training.augment import augment
+from rmsai_ray.training.augment import PRESETS, augment
 from rmsai_ray.training.data import WindowSet
 from rmsai_ray.training.loop import FitConfig, best_epoch, fit, window_errors
 from rmsai_ray.training.objective import Objective, envelopes, window_mse
@@ -132,8 +132,11 @@ def test_other_families_train_on_the_error_alone() -> None:
 
 def test_augmented_windows_are_real_up_to_their_padding() -> None:
     windows = spikes(200, 4)
-    x_BT, num_samples_B = augment(windows.signals_NT, windows.num_samples_N, np.random.default_rng(1))
-    again, _ = augment(windows.signals_NT, windows.num_samples_N, np.random.default_rng(1))
+    seeds = [(1, number) for number in range(200)]
+    x_BT, num_samples_B = augment(
+        windows.signals_NT, windows.num_samples_N, PRESETS["pretrain"], seeds, fs=200.0
+    )
+    again, _ = augment(windows.signals_NT, windows.num_samples_N, PRESETS["pretrain"], seeds, fs=200.0)
     assert np.array_equal(x_BT, again)
     assert x_BT.shape == windows.signals_NT.shape
     assert np.isfinite(x_BT).all()
