@@ -58,7 +58,8 @@ class Stretch:
         if self.warp:
             from_T = _warped(from_T, self.warp, rng)
         y_T: Array = np.interp(from_T, np.arange(len(x_T)), x_T)
-        return y_T, np.interp(places_K, from_T, np.arange(num_samples), left=np.nan, right=np.nan)
+        moved_K = np.interp(places_K, from_T, np.arange(num_samples), left=np.nan, right=np.nan)
+        return y_T, np.where(np.isnan(places_K), np.nan, moved_K)  # one sample alone takes NaN for itself
 
 
 @dataclass(frozen=True)
