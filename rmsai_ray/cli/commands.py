@@ -9,6 +9,7 @@ from typing import Annotated
 import pandas as pd
 import tyro
 
+from rmsai_ray.cli.models import Models
 from rmsai_ray.cli.options import LakeOptions
 from rmsai_ray.cli.output import Answer
 from rmsai_ray.cli.waveforms import Reconstruct, SignalFile
@@ -183,6 +184,7 @@ Command = (
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct", prefix_name=False)]
     | Annotated[Storage, tyro.conf.subcommand("storage", prefix_name=False)]
     | Annotated[Sql, tyro.conf.subcommand("sql", prefix_name=False)]
+    | Annotated[Models, tyro.conf.subcommand("models", prefix_name=False)]
 )
 
 

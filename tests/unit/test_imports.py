@@ -11,18 +11,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # From the bottom up. A part imports parts of lower layers, and itself; never its neighbours.
-FOUNDATION, RECORD, SIGNALS, STORES, JOB, FLOWS, BACKFILL, FRONT, JOBS = range(9)
+FOUNDATION, RECORD, SIGNALS, STORES, REGISTRY, JOB, FLOWS, BACKFILL, FRONT, JOBS = range(10)
 LAYERS = {
     "errors": FOUNDATION,
     "plugins": FOUNDATION,
     "ids": FOUNDATION,
     "storage": FOUNDATION,
+    "revisions": FOUNDATION,
     "compute": RECORD,
     "runs": RECORD,
     "signals": SIGNALS,
     "archives": STORES,
     "models": STORES,
     "tables": STORES,
+    "registry": REGISTRY,
     "job": JOB,
     "corpus": FLOWS,
     "encoding": FLOWS,
