@@ -33,17 +33,26 @@ class Normaliser:
     """By lead, in the signal's unit; empty unless ``kind`` is ``lead``."""
     floor: float = DEFAULT_FLOOR
     """Smallest scale in the signal's unit, so that a flat line becomes zeros and not amplified noise."""
+    baseline_samples: int = 0
+    """Odd width of the moving average that is taken off first, against wandering baselines; 0 for none."""
+    smoothing_samples: int = 0
+    """Odd width of the moving average that is applied twice before scaling, against noise; 0 for none."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError("normaliser", self.kind, "is not a kind", f"Choose from {', '.join(KINDS)}.")
         if not self.floor > 0:
             raise ConfigError("normaliser floor", self.floor, "must be positive", "Give a scale in mV.")
+        for name in ("baseline_samples", "smoothing_samples"):
+            if (width := getattr(self, name)) < 0 or (width and width % 2 == 0):
+                raise ConfigError(f"normaliser {name}", width, "is no odd width", "Give an odd number, or 0.")
 
     def apply(
         self, x_NT: npt.NDArray[Any], num_samples_N: npt.NDArray[np.integer[Any]], leads: Sequence[str]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Normalised windows with the offset and scale of each; x = y · scale + offset gives the signal back.
+        """Normalised windows with the offset and scale of each.
+
+        x = y · scale + offset gives the signal back, or what the filters left of it.
 
         Args:
             x_NT: windows in the signal's unit; finite in the first ``num_samples_N`` of a row, the rest does
@@ -59,11 +68,27 @@ class Normaliser:
         """
         is_real_NT = np.arange(x_NT.shape[1]) < np.asarray(num_samples_N)[:, None]
         # float64: the sums of raw counts with a large offset would lose the signal in float32.
-        signal_NT = _zero_padding(x_NT, is_real_NT).astype(np.float64)
+        signal_NT = self._filter(_zero_padding(x_NT, is_real_NT).astype(np.float64), num_samples_N)
         offset_N, scale_N = self._statistics(signal_NT, is_real_NT, leads)
         y_NT = signal_NT - offset_N[:, None]
         y_NT /= scale_N[:, None]
         return _zero_padding(y_NT, is_real_NT).astype(np.float32), offset_N, scale_N
+
+    def _filter(
+        self, signal_NT: npt.NDArray[np.float64], num_samples_N: npt.NDArray[np.integer[Any]]
+    ) -> npt.NDArray[np.float64]:
+        if not self.baseline_samples and not self.smoothing_samples:
+            return signal_NT
+        filtered_NT = np.zeros_like(signal_NT)
+        for num_samples in np.unique(num_samples_N):
+            rows = np.flatnonzero(num_samples_N == num_samples)
+            y_NT = signal_NT[rows, :num_samples]
+            if self.baseline_samples:
+                y_NT = y_NT - moving_average(y_NT, self.baseline_samples)
+            for _ in range(2 if self.smoothing_samples else 0):
+                y_NT = moving_average(y_NT, self.smoothing_samples)
+            filtered_NT[rows, :num_samples] = y_NT
+        return filtered_NT
 
     def _statistics(
         self, signal_NT: npt.NDArray[np.float64], is_real_NT: npt.NDArray[np.bool_], leads: Sequence[str]
@@ -89,8 +114,8 @@ class Normaliser:
         return values[lead]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; :meth:`from_json` gives it back."""
-        return asdict(self)
+        """As a JSON object, without the filters that are not there; :meth:`from_json` gives it back."""
+        return {name: value for name, value in asdict(self).items() if value != 0}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Normaliser:
@@ -114,6 +139,23 @@ def fit_lead_normaliser(
         samples = x_NT[is_lead_N][is_real_NT[is_lead_N]].astype(np.float64)
         offset[lead], scale[lead] = float(samples.mean()), max(float(samples.std()), floor)
     return Normaliser("lead", offset=offset, scale=scale, floor=floor)
+
+
+def moving_average(x_NT: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+    """Centred means over ``width`` samples (odd), of each row alone; fewer samples at both ends.
+
+    Args:
+        x_NT: rows without padding.
+        width: odd number of samples.
+    """
+    num_samples = x_NT.shape[1]
+    running_NT = np.cumsum(np.pad(x_NT, ((0, 0), (1, 0))), axis=1)
+    places_T = np.arange(num_samples)
+    ends_T = np.minimum(places_T + width // 2 + 1, num_samples)
+    starts_T = np.maximum(places_T - width // 2, 0)
+    sums_NT = running_NT[:, ends_T] - running_NT[:, starts_T]
+    means_NT: npt.NDArray[np.float64] = sums_NT / (ends_T - starts_T)
+    return means_NT
 
 
 def _mean_and_std(

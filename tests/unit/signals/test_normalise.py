@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rmsai_ray.errors import ConfigError
-from rmsai_ray.signals.normalise import Normaliser, fit_lead_normaliser
+from rmsai_ray.signals.normalise import Normaliser, fit_lead_normaliser, moving_average
 
 WINDOW = Normaliser("window")
 
@@ -124,3 +124,45 @@ def test_json_round_trip(normaliser: Normaliser) -> None:
 def test_what_is_no_normaliser_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="normaliser"):
         Normaliser.from_json(bad)
+
+
+def test_filters_take_off_wander_and_keep_the_beats() -> None:
+    time_s = np.arange(2400) / 200
+    beats_T = np.exp(-0.5 * ((time_s % 0.8 - 0.4) / 0.03) ** 2)
+    wander_T = 0.5 * np.sin(2 * np.pi * 0.1 * time_s)
+    plain, filtered = Normaliser("window"), Normaliser("window", baseline_samples=401, smoothing_samples=3)
+
+    wandering_NT, _, scale_N = filtered.apply((beats_T + wander_T)[None], np.array([2400]), ["ECG1"])
+    steady_NT, _, _ = plain.apply(beats_T[None], np.array([2400]), ["ECG1"])
+
+    assert np.corrcoef(wandering_NT[0, 200:-200], steady_NT[0, 200:-200])[0, 1] > 0.98
+    assert scale_N[0] < 0.3, "the wander of 0.35 went into the scale"
+
+
+def test_filters_look_at_real_samples_only_and_at_one_row_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    x_NT, num_samples_N = rng.normal(size=(5, 300)), np.array([300, 120, 7, 300, 1])
+    garbage_NT = np.where(np.arange(300) < num_samples_N[:, None], x_NT, 1e6)
+    normaliser = Normaliser("window", baseline_samples=101, smoothing_samples=3)
+
+    together, _, _ = normaliser.apply(x_NT, num_samples_N, ["ECG1"] * 5)
+    beside_garbage, _, _ = normaliser.apply(garbage_NT, num_samples_N, ["ECG1"] * 5)
+    alone = [normaliser.apply(x_NT[[i]], num_samples_N[[i]], ["ECG1"])[0][0] for i in range(5)]
+
+    np.testing.assert_array_equal(together, beside_garbage)
+    np.testing.assert_array_equal(together, np.stack(alone))
+    assert Normaliser.from_json(normaliser.to_json()) == normaliser
+
+
+def test_moving_average_by_definition() -> None:
+    x_NT = np.random.default_rng(1).normal(size=(2, 20))
+
+    means_NT = moving_average(x_NT, 7)
+
+    expected = [[row[max(0, t - 3) : t + 4].mean() for t in range(20)] for row in x_NT]
+    np.testing.assert_allclose(means_NT, expected, atol=1e-12)
+
+
+def test_even_width_has_no_centre() -> None:
+    with pytest.raises(ConfigError, match="baseline_samples=400"):
+        Normaliser("window", baseline_samples=400)
