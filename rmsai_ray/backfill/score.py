@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from rmsai_ray.detection.decisions import decide
-from rmsai_ray.detection.detectors import DETECTORS
+from rmsai_ray.detection.detectors import DETECTORS, Measured
 from rmsai_ray.detection.thresholds import ThresholdProfile
 from rmsai_ray.detection.verdicts import event_verdict
 from rmsai_ray.encoding.encoder import WindowEncoder
+from rmsai_ray.signals.rhythm import rhythm
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.blocks import UnitTables
 
@@ -45,9 +46,15 @@ def _score_windows(windows: pa.Table, encoder: WindowEncoder, scoring: Scoring) 
     signals_NT = signal.flatten().to_numpy().reshape(len(signal), -1)
     leads = windows["lead"].to_pylist()
     encoded = encoder.encode(signals_NT, windows["num_samples"].to_numpy(), leads)
-    score_N = DETECTORS.get(scoring.detector)().anomaly_score(
-        encoded.embedding_NE, encoded.mse_N, encoded.mae_N
+    measured = Measured(
+        embedding_NE=encoded.embedding_NE,
+        mse_N=encoded.mse_N,
+        worst_mse_N=encoded.worst_mse_N,
+        mae_N=encoded.mae_N,
+        rhythm=rhythm(signals_NT, windows["num_samples"].to_numpy(), encoder.bundle.spec.sampling_rate_hz),
+        leads_N=np.array(leads),
     )
+    score_N = DETECTORS.get(scoring.detector)().anomaly_score(measured)
     decisions = decide(
         score_N, leads, windows["condition"].to_pylist(), windows["heart_rate"].to_pylist(), scoring.profile
     )

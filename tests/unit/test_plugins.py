@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,6 +14,7 @@ from rmsai_ray.detection.detectors import DETECTORS
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.models.base import FAMILIES, build_network
 from rmsai_ray.plugins import ENVIRONMENT_VARIABLE, Registry, load_plugins
+from tests.measured_windows import normal_windows
 
 OUTSIDE_MODULE = '''
 from datetime import UTC, datetime
@@ -46,8 +46,8 @@ class ToyAutoencoder(EcgAutoencoder):
 class ToyDetector:
     name = "toy"
 
-    def anomaly_score(self, embedding_NE, mse_N, mae_N):
-        return np.asarray(embedding_NE[:, 0] + mse_N, np.float32)
+    def anomaly_score(self, measured):
+        return np.asarray(measured.embedding_NE[:, 0] + measured.mse_N, np.float32)
 
 
 @SOURCES.register("toy")
@@ -93,8 +93,9 @@ def test_a_model_family_from_outside_encodes() -> None:
 @pytest.mark.usefixtures("toy_plugin")
 def test_a_detector_from_outside_scores() -> None:
     detector = DETECTORS.get("toy")()
-    score_N = detector.anomaly_score(np.ones((2, 3)), np.array([0.5, 1.5]), np.zeros(2))
-    assert score_N.tolist() == [1.5, 2.5]
+    windows = normal_windows(2, seed=0)
+    expected = windows.embedding_NE[:, 0] + windows.mse_N
+    assert detector.anomaly_score(windows).tolist() == expected.tolist()
 
 
 @pytest.mark.usefixtures("toy_plugin")
