@@ -23,13 +23,18 @@ class BackfillConfig:
     lake: str
     """Where the tables go: a folder or s3://bucket/prefix."""
     model: str | None = None
-    """A packaged model's name, a checkpoint folder, or an upstream checkpoint. Default: the profile's."""
+    """A packaged model's name, a checkpoint folder, or an upstream checkpoint. Default: the profile's. With
+    a registry: NAME@ALIAS, NAME@VERSION, or NAME for its champion."""
+    registry: str | None = None
+    """Where registered models are: a folder or s3://bucket/prefix."""
     profile: str | None = None
     """Window profile: framed-2400x64 (default), seed-2400x64 or rmsai-140x128."""
     leads: tuple[str, ...] = ()
     """Leads to encode; none named means all seven."""
     threshold_profile: str = "calibrated"
     """calibrated (the model's own validation normals), seed (the documents' numbers), or another by name."""
+    false_alarm_rate: float | None = None
+    """Share of normal windows that calibrated thresholds may take for anomalies. Default: 0.05."""
     detector: str = "reconstruction_error"
     """What makes the anomaly score."""
     verdict_rule: Literal["severity", "max", "majority90"] = "severity"
@@ -86,6 +91,10 @@ class BackfillConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(name, value, "must be positive", "Give a larger value, or leave it out.")
+        if self.registry is not None and self.model is None:
+            raise ConfigError(
+                "registry", self.registry, "was given without a model", "Give --model NAME@ALIAS."
+            )
         if self.num_gpus < 0:
             raise ConfigError("num_gpus", self.num_gpus, "must not be negative", "Give 0 for CPU.")
 

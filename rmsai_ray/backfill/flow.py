@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +36,7 @@ from rmsai_ray.models.bundle import ModelBundle
 from rmsai_ray.models.checkpoint import load_model
 from rmsai_ray.models.profiles import DEFAULT_PROFILE, get_profile
 from rmsai_ray.models.shelf import shelve_model
+from rmsai_ray.registry import ModelRegistry
 from rmsai_ray.runs import JsonLog, RunRecord, code_version, command_line
 from rmsai_ray.signals.leads import select_leads
 from rmsai_ray.storage import Store
@@ -61,6 +63,8 @@ class Run:
     lake: Store
     bundle: ModelBundle
     scoring: Scoring
+    registered: dict[str, Any] | None = None
+    """What a reference to the registry stood for when the run began."""
 
     @property
     def vectors(self) -> VectorTable:
@@ -90,9 +94,15 @@ def backfill(config: BackfillConfig) -> None:
 
 def resolve(config: BackfillConfig) -> Run:
     """Loads the model, fixes the thresholds and names the run."""
-    bundle = load_bundle(config)
-    profile = resolve_profile(config.threshold_profile, bundle.thresholds)
+    with located_model(config) as (located, registered):
+        bundle = load_bundle(located)
     DETECTORS.get(config.detector)
+    profile = resolve_profile(
+        config.threshold_profile,
+        bundle.thresholds,
+        detector=config.detector,
+        false_alarm_rate=config.false_alarm_rate,
+    )
     options = config.result_options(bundle.model_id, profile.version)
     scoring = Scoring(profile=profile, detector=config.detector, verdict_rule=config.verdict_rule)
     return Run(
@@ -101,7 +111,20 @@ def resolve(config: BackfillConfig) -> Run:
         lake=Store(config.lake),
         bundle=bundle,
         scoring=scoring,
+        registered=registered,
     )
+
+
+@contextmanager
+def located_model(config: BackfillConfig) -> Iterator[tuple[BackfillConfig, dict[str, Any] | None]]:
+    """The configuration with a registered model's files on this machine, and what it was resolved to."""
+    if config.registry is None:
+        yield config, None
+        return
+    registry = ModelRegistry(config.registry)
+    resolved = registry.resolve(config.model or "")
+    with tempfile.TemporaryDirectory() as folder:
+        yield replace(config, model=str(registry.fetch(resolved.version, folder))), resolved.to_json()
 
 
 def load_bundle(config: BackfillConfig) -> ModelBundle:
@@ -261,6 +284,7 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
             "model": {
                 "name_or_path": run.config.model or run.config.profile or DEFAULT_PROFILE,
                 "model_id": run.bundle.model_id,
+                "registered": run.registered,
             },
             "threshold_profile": {"name": run.scoring.profile.name, "version": run.scoring.profile.version},
             "detector": run.scoring.detector,
