@@ -28,14 +28,15 @@ class Revisions:
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder
 
-    def read(self) -> Document | None:
-        """The document as it is now; None before the first change.
+    def read(self, number: int | None = None) -> Document | None:
+        """The document as it is now, or as revision ``number`` left it; None where there is no such thing.
 
         Raises:
-            StorageError: the newest revision is no JSON object.
+            StorageError: the revision is no JSON object.
         """
-        number = self._newest()
-        return self._read(number) if number else None
+        newest = self.newest()
+        number = newest if number is None else number
+        return self._read(number) if 1 <= number <= newest else None
 
     def change(self, apply: Callable[[Document | None], Document | None]) -> Document:
         """Applies a change to the present document, and returns what it became.
@@ -48,7 +49,7 @@ class Revisions:
             StorageError: other writers were faster a hundred times.
         """
         for _ in range(MAX_ATTEMPTS):
-            number = self._newest()
+            number = self.newest()
             present = self._read(number) if number else None
             changed = apply(present)
             if changed is None:
@@ -59,7 +60,8 @@ class Revisions:
             f"{self._store.child_uri(self._folder)} changes too fast to be changed. Try again."
         )
 
-    def _newest(self) -> int:
+    def newest(self) -> int:
+        """The number of the last change; 0 before the first."""
         names = (info.key.removeprefix(f"{self._folder}/") for info in self._store.list(self._folder))
         return max((int(found[1]) for name in names if (found := NUMBERED.fullmatch(name))), default=0)
 

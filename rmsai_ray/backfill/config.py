@@ -32,7 +32,8 @@ class BackfillConfig:
     leads: tuple[str, ...] = ()
     """Leads to encode; none named means all seven."""
     threshold_profile: str = "calibrated"
-    """calibrated (the model's own validation normals), seed (the documents' numbers), or another by name."""
+    """calibrated (the model's own validation normals), seed (the documents' numbers), another by name, one of
+    the lake's own (adaptive, adaptive@3), or a .json file."""
     false_alarm_rate: float | None = None
     """Share of normal windows that calibrated thresholds may take for anomalies. Default: 0.05."""
     detector: str = "reconstruction_error"

@@ -29,7 +29,7 @@ from rmsai_ray.backfill.stages import EncodeWindows, ReadUnits, WriteUnits
 from rmsai_ray.backfill.validation import print_validation
 from rmsai_ray.compute import StageResources, plan_stages
 from rmsai_ray.detection.detectors import DETECTORS
-from rmsai_ray.detection.thresholds import resolve_profile
+from rmsai_ray.detection.profiles import find_profile
 from rmsai_ray.errors import ConfigError, RejectLimitError
 from rmsai_ray.job import ray_session
 from rmsai_ray.models.bundle import ModelBundle
@@ -97,8 +97,9 @@ def resolve(config: BackfillConfig) -> Run:
     with located_model(config) as (located, registered):
         bundle = load_bundle(located)
     DETECTORS.get(config.detector)
-    profile = resolve_profile(
+    profile = find_profile(
         config.threshold_profile,
+        config.lake,
         bundle.thresholds,
         detector=config.detector,
         false_alarm_rate=config.false_alarm_rate,

@@ -28,6 +28,12 @@ def test_a_document_starts_with_its_first_change_and_keeps_every_revision(store:
     assert document.change(add("y")) == document.read() == {"words": ["x", "y"]}
     assert sorted(info.key for info in store.list()) == [f"a/index/0000000{n}.json" for n in (1, 2)]
     assert Revisions(store, "a").read() is None  # not what lies deeper
+    assert [document.read(number) for number in (0, 1, 2, 3)] == [
+        None,
+        {"words": ["x"]},
+        document.read(),
+        None,
+    ]
 
 
 def test_nothing_to_change_writes_nothing(store: Store) -> None:

@@ -1,0 +1,247 @@
+"""Threshold profiles as files: one JSON object each, and the history of a named profile in a lake.
+
+<lake>/thresholds/<name>/00000007.json      the highest number is the profile as it is now
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rmsai_ray.detection.thresholds import (
+    CALIBRATED,
+    LITERAL_PROFILES,
+    ThresholdProfile,
+    check_metric,
+    resolve_profile,
+)
+from rmsai_ray.errors import ConfigError, StorageError
+from rmsai_ray.ids import config_hash
+from rmsai_ray.revisions import Document, Revisions
+from rmsai_ray.runs import now
+from rmsai_ray.storage import Store, split_object_uri
+
+FOLDER = "thresholds"
+FORMAT_VERSION = 1
+SUFFIX = ".json"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+HASH_LENGTH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revision:
+    """One step in the history of a named profile."""
+
+    number: int
+    time: str
+    action: str
+    """What was done: adapt, import or rollback."""
+    profile: ThresholdProfile
+
+
+def find_profile(
+    reference: str,
+    lake_uri: str,
+    calibration: Mapping[str, Any] | None,
+    *,
+    detector: str = "reconstruction_error",
+    quantiles: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    false_alarm_rate: float | None = None,
+) -> ThresholdProfile:
+    """As :func:`rmsai_ray.detection.thresholds.resolve_profile`, and profiles that somebody made.
+
+    Args:
+        reference: a built-in profile; a ``.json`` file or object; a name in the lake (its present state), or
+            ``name@3`` (its third revision).
+        lake_uri: where named profiles lie.
+        calibration: of the model.
+        detector: what the scores come from.
+        quantiles: of the detector set.
+        false_alarm_rate: of ``calibrated``.
+
+    Raises:
+        ConfigError: there is none, or it is not for these scores.
+    """
+    if reference in LITERAL_PROFILES or reference == CALIBRATED:
+        return resolve_profile(
+            reference, calibration, detector=detector, quantiles=quantiles, false_alarm_rate=false_alarm_rate
+        )
+    if false_alarm_rate is not None:
+        rule, fix = f"profile {reference!r} has thresholds of its own", "Leave the rate out."
+        raise ConfigError("false_alarm_rate", false_alarm_rate, rule, fix)
+    if reference.endswith(SUFFIX):
+        return check_metric(read_profile(reference), detector)
+    return check_metric(NamedProfiles(lake_uri).load(reference), detector)
+
+
+def read_profile(uri: str) -> ThresholdProfile:
+    """The profile in one file or object.
+
+    Raises:
+        ConfigError: there is none, or it is not well-formed.
+    """
+    folder, key = split_object_uri(uri)
+    content = Store(folder).find(key)
+    if content is None:
+        raise ConfigError("threshold_profile", uri, "does not exist", "Export one: rmsai thresholds export.")
+    try:
+        values = json.loads(content)
+    except ValueError as error:
+        raise ConfigError(
+            "threshold_profile", uri, f"is no JSON: {error}", "Export one as a start."
+        ) from error
+    return profile_from_json(values, uri)
+
+
+def profile_to_json(profile: ThresholdProfile) -> dict[str, Any]:
+    """As plain JSON values."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": profile.name,
+        "version": profile.version,
+        **_content(profile),
+    }
+
+
+def profile_from_json(values: Mapping[str, Any], where: str) -> ThresholdProfile:
+    """The inverse of :func:`profile_to_json`.
+
+    A version that ends in a hash of the numbers has to fit them. One that was left out is made from them.
+
+    Raises:
+        ConfigError: a field is missing, a number is none, or numbers were changed and the version was not.
+    """
+    try:
+        if values["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format_version {values['format_version']!r}, expected {FORMAT_VERSION}")
+        profile = ThresholdProfile(
+            name=str(values["name"]),
+            version=str(values.get("version", "")),
+            metric=str(values["metric"]),
+            base={str(lead): float(number) for lead, number in values["base"].items()},
+            conditions={
+                str(name): {str(lead): float(number) for lead, number in table.items()}
+                for name, table in values["conditions"].items()
+            },
+            status_by_condition=bool(values.get("status_by_condition", False)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        rule = f"is no threshold profile: {error!r}"
+        raise ConfigError("threshold_profile", where, rule, "Export one as a start.") from error
+    if not profile.version:
+        return versioned(profile, "file")
+    if profile.version != versioned(profile, profile.version.rpartition("-")[0]).version:
+        rule = f"has version {profile.version}, which was made for other numbers"
+        raise ConfigError("threshold_profile", where, rule, "Remove its version, and it gets one of its own.")
+    return profile
+
+
+def versioned(profile: ThresholdProfile, label: str) -> ThresholdProfile:
+    """The profile with the version ``<label>-<hash of its numbers>``."""
+    return replace(profile, version=f"{label}-{config_hash(_content(profile))[:HASH_LENGTH]}")
+
+
+class NamedProfiles:
+    """The named profiles of a lake: every state that one was in is kept."""
+
+    def __init__(self, lake_uri: str) -> None:
+        self._store = Store(lake_uri)
+
+    def names(self) -> list[str]:
+        """All of them, sorted."""
+        keys = (info.key.split("/") for info in self._store.list(FOLDER))
+        return sorted({key[1] for key in keys if len(key) == 3})
+
+    def load(self, reference: str) -> ThresholdProfile:
+        """The profile called ``name`` as it is now, or as revision 3 left it (``name@3``).
+
+        Raises:
+            ConfigError: there is none; says which there are.
+        """
+        name, _, number = reference.partition("@")
+        found = None
+        if NAME.fullmatch(name) and (not number or number.isdecimal()):
+            found = self._revisions(name).read(int(number) if number else None)
+        if found is None:
+            newest = f"{name}@1 to {name}@{self._revisions(name).newest()}" if name in self.names() else ""
+            known = newest or ", ".join([*LITERAL_PROFILES, CALIBRATED, *self.names()])
+            rule = f"is no profile of {self._store.uri}"
+            raise ConfigError(
+                "threshold_profile", reference, rule, f"Choose from {known}, or name a .json file."
+            )
+        return profile_from_json(found["profile"], reference)
+
+    def history(self, name: str) -> list[Revision]:
+        """Every step, the oldest first; none where there is no such profile."""
+        revisions = self._revisions(name)
+        numbers = range(1, revisions.newest() + 1)
+        return [_revision(number, revisions.read(number), name) for number in numbers]
+
+    def save(self, name: str, profile: ThresholdProfile, action: str) -> ThresholdProfile:
+        """Makes ``profile`` the present state of ``name``; it takes that name, and a version of its own.
+
+        Raises:
+            ConfigError: a name that cannot be one, or is a built-in profile's.
+        """
+        if not NAME.fullmatch(name) or name in (*LITERAL_PROFILES, CALIBRATED) or name.endswith(SUFFIX):
+            rule = f"cannot be the name of a profile: it is built in, or does not match {NAME.pattern}"
+            raise ConfigError("name", name, rule, "Choose another, e.g. adaptive.")
+        named = replace(profile, name=name)
+
+        def apply(_: Document | None) -> Document:
+            label = f"r{self._revisions(name).newest() + 1}"
+            return {
+                "time": now().isoformat(),
+                "action": action,
+                "profile": profile_to_json(versioned(named, label)),
+            }
+
+        return profile_from_json(self._revisions(name).change(apply)["profile"], name)
+
+    def rollback(self, name: str, number: int | None = None) -> ThresholdProfile:
+        """Makes an earlier revision the present state again, under the version that it had.
+
+        Args:
+            name: of the profile.
+            number: of the revision; the one before the present thresholds were first there where None.
+
+        Raises:
+            ConfigError: there is no such profile, or none before.
+        """
+        profile = self._before(name) if number is None else self.load(f"{name}@{number}")
+        document = {"time": now().isoformat(), "action": "rollback", "profile": profile_to_json(profile)}
+        self._revisions(name).change(lambda _: document)
+        return profile
+
+    def _before(self, name: str) -> ThresholdProfile:
+        present, before = self.load(name), None
+        for step in self.history(name):
+            if step.profile == present:
+                break
+            before = step.profile
+        if before is None:
+            rule = "had no other thresholds before its present ones"
+            raise ConfigError("threshold_profile", name, rule, f"Name a revision: {name}@NUMBER.")
+        return before
+
+    def _revisions(self, name: str) -> Revisions:
+        return Revisions(self._store, f"{FOLDER}/{name}")
+
+
+def _content(profile: ThresholdProfile) -> dict[str, Any]:
+    return {
+        "metric": profile.metric,
+        "base": dict(profile.base),
+        "conditions": {name: dict(table) for name, table in profile.conditions.items()},
+        "status_by_condition": profile.status_by_condition,
+    }
+
+
+def _revision(number: int, found: Document | None, name: str) -> Revision:
+    if found is None:
+        raise StorageError(f"revision {number} of threshold profile {name} is gone")
+    profile = profile_from_json(found["profile"], f"{name}@{number}")
+    return Revision(number=number, time=found["time"], action=found["action"], profile=profile)
