@@ -1,6 +1,8 @@
 """Threshold profiles as files: one JSON object each, and the history of a named profile in a lake.
 
-<lake>/thresholds/<name>/00000007.json      the highest number is the profile as it is now
+<lake>/thresholds/model=<scorer>/<name>/00000007.json      the highest number is the profile as it is now
+
+The scorer is what the scores come from: a model, or a detector set of it. Thresholds mean nothing elsewhere.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from rmsai_ray.revisions import Document, Revisions
 from rmsai_ray.runs import now
 from rmsai_ray.storage import Store, split_object_uri
 
-FOLDER = "thresholds"
+FOLDER, PARTITION = "thresholds", "model="
 FORMAT_VERSION = 1
 SUFFIX = ".json"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -38,7 +40,7 @@ class Revision:
     number: int
     time: str
     action: str
-    """What was done: adapt, import or rollback."""
+    """What was done: start, adapt, import or rollback."""
     profile: ThresholdProfile
 
 
@@ -47,6 +49,7 @@ def find_profile(
     lake_uri: str,
     calibration: Mapping[str, Any] | None,
     *,
+    scorer: str,
     detector: str = "reconstruction_error",
     quantiles: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     false_alarm_rate: float | None = None,
@@ -58,6 +61,7 @@ def find_profile(
             ``name@3`` (its third revision).
         lake_uri: where named profiles lie.
         calibration: of the model.
+        scorer: id of the detector set, or of the model where there is none.
         detector: what the scores come from.
         quantiles: of the detector set.
         false_alarm_rate: of ``calibrated``.
@@ -73,15 +77,15 @@ def find_profile(
         rule, fix = f"profile {reference!r} has thresholds of its own", "Leave the rate out."
         raise ConfigError("false_alarm_rate", false_alarm_rate, rule, fix)
     if reference.endswith(SUFFIX):
-        return check_metric(read_profile(reference), detector)
-    return check_metric(NamedProfiles(lake_uri).load(reference), detector)
+        return check_metric(read_profile(reference, scorer), detector)
+    return check_metric(NamedProfiles(lake_uri, scorer).load(reference), detector)
 
 
-def read_profile(uri: str) -> ThresholdProfile:
+def read_profile(uri: str, scorer: str) -> ThresholdProfile:
     """The profile in one file or object.
 
     Raises:
-        ConfigError: there is none, or it is not well-formed.
+        ConfigError: there is none, it is not well-formed, or it says that it was made for another scorer.
     """
     folder, key = split_object_uri(uri)
     content = Store(folder).find(key)
@@ -93,15 +97,20 @@ def read_profile(uri: str) -> ThresholdProfile:
         raise ConfigError(
             "threshold_profile", uri, f"is no JSON: {error}", "Export one as a start."
         ) from error
-    return profile_from_json(values, uri)
+    profile = profile_from_json(values, uri)
+    if values.get("made_for", scorer) != scorer:
+        rule = f"was made for scores of {values['made_for']}, and these are of {scorer}"
+        raise ConfigError("threshold_profile", uri, rule, "Make one for these, or choose calibrated.")
+    return profile
 
 
-def profile_to_json(profile: ThresholdProfile) -> dict[str, Any]:
-    """As plain JSON values."""
+def profile_to_json(profile: ThresholdProfile, *, made_for: str | None = None) -> dict[str, Any]:
+    """As plain JSON values; with the scorer that it was made for where it is to leave its lake."""
     return {
         "format_version": FORMAT_VERSION,
         "name": profile.name,
         "version": profile.version,
+        **({"made_for": made_for} if made_for else {}),
         **_content(profile),
     }
 
@@ -144,16 +153,21 @@ def versioned(profile: ThresholdProfile, label: str) -> ThresholdProfile:
     return replace(profile, version=f"{label}-{config_hash(_content(profile))[:HASH_LENGTH]}")
 
 
-class NamedProfiles:
-    """The named profiles of a lake: every state that one was in is kept."""
+def list_scorers(lake_uri: str) -> list[str]:
+    """What the named profiles of a lake were made for, sorted."""
+    keys = (info.key.split("/") for info in Store(lake_uri).list(FOLDER))
+    return sorted({key[1].removeprefix(PARTITION) for key in keys if len(key) == 4})
 
-    def __init__(self, lake_uri: str) -> None:
-        self._store = Store(lake_uri)
+
+class NamedProfiles:
+    """The named profiles of a lake for the scores of one scorer: every state that one was in is kept."""
+
+    def __init__(self, lake_uri: str, scorer: str) -> None:
+        self._store, self._folder = Store(lake_uri), f"{FOLDER}/{PARTITION}{scorer}"
 
     def names(self) -> list[str]:
         """All of them, sorted."""
-        keys = (info.key.split("/") for info in self._store.list(FOLDER))
-        return sorted({key[1] for key in keys if len(key) == 3})
+        return sorted({info.key.split("/")[2] for info in self._store.list(self._folder)})
 
     def load(self, reference: str) -> ThresholdProfile:
         """The profile called ``name`` as it is now, or as revision 3 left it (``name@3``).
@@ -168,7 +182,7 @@ class NamedProfiles:
         if found is None:
             newest = f"{name}@1 to {name}@{self._revisions(name).newest()}" if name in self.names() else ""
             known = newest or ", ".join([*LITERAL_PROFILES, CALIBRATED, *self.names()])
-            rule = f"is no profile of {self._store.uri}"
+            rule = f"is no profile of {self._store.child_uri(self._folder)}"
             raise ConfigError(
                 "threshold_profile", reference, rule, f"Choose from {known}, or name a .json file."
             )
@@ -180,26 +194,30 @@ class NamedProfiles:
         numbers = range(1, revisions.newest() + 1)
         return [_revision(number, revisions.read(number), name) for number in numbers]
 
-    def save(self, name: str, profile: ThresholdProfile, action: str) -> ThresholdProfile:
-        """Makes ``profile`` the present state of ``name``; it takes that name, and a version of its own.
+    def save(self, profile: ThresholdProfile, action: str, *, instead_of: str | None = None) -> None:
+        """Makes ``profile`` the present state of its name.
+
+        Args:
+            profile: with a version of its own (:func:`versioned`).
+            action: for the history.
+            instead_of: the version that it was made from, where that has to be the present one still.
 
         Raises:
-            ConfigError: a name that cannot be one, or is a built-in profile's.
+            ConfigError: a name that cannot be one or is a built-in profile's, or the present one is another.
         """
+        name = profile.name
         if not NAME.fullmatch(name) or name in (*LITERAL_PROFILES, CALIBRATED) or name.endswith(SUFFIX):
             rule = f"cannot be the name of a profile: it is built in, or does not match {NAME.pattern}"
             raise ConfigError("name", name, rule, "Choose another, e.g. adaptive.")
-        named = replace(profile, name=name)
 
-        def apply(_: Document | None) -> Document:
-            label = f"r{self._revisions(name).newest() + 1}"
-            return {
-                "time": now().isoformat(),
-                "action": action,
-                "profile": profile_to_json(versioned(named, label)),
-            }
+        def apply(present: Document | None) -> Document:
+            version = present["profile"]["version"] if present else None
+            if instead_of is not None and version != instead_of:
+                rule = f"was changed to version {version} meanwhile"
+                raise ConfigError("threshold_profile", name, rule, "Run the same command again.")
+            return _step(profile, action)
 
-        return profile_from_json(self._revisions(name).change(apply)["profile"], name)
+        self._revisions(name).change(apply)
 
     def rollback(self, name: str, number: int | None = None) -> ThresholdProfile:
         """Makes an earlier revision the present state again, under the version that it had.
@@ -212,8 +230,7 @@ class NamedProfiles:
             ConfigError: there is no such profile, or none before.
         """
         profile = self._before(name) if number is None else self.load(f"{name}@{number}")
-        document = {"time": now().isoformat(), "action": "rollback", "profile": profile_to_json(profile)}
-        self._revisions(name).change(lambda _: document)
+        self._revisions(name).change(lambda _: _step(profile, "rollback"))
         return profile
 
     def _before(self, name: str) -> ThresholdProfile:
@@ -228,7 +245,11 @@ class NamedProfiles:
         return before
 
     def _revisions(self, name: str) -> Revisions:
-        return Revisions(self._store, f"{FOLDER}/{name}")
+        return Revisions(self._store, f"{self._folder}/{name}")
+
+
+def _step(profile: ThresholdProfile, action: str) -> Document:
+    return {"time": now().isoformat(), "action": action, "profile": profile_to_json(profile)}
 
 
 def _content(profile: ThresholdProfile) -> dict[str, Any]:

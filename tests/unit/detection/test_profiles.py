@@ -13,6 +13,7 @@ import pytest
 from rmsai_ray.detection.profiles import (
     NamedProfiles,
     find_profile,
+    list_scorers,
     profile_from_json,
     profile_to_json,
     read_profile,
@@ -29,20 +30,32 @@ MINE = versioned(
 )
 
 
+SCORER = "tiny-8x4-aaaaaaaaaaaa"
+
+
 def scaled(factor: float) -> ThresholdProfile:
-    return replace(MINE, base={lead: factor * number for lead, number in MINE.base.items()})
+    base = {lead: factor * number for lead, number in MINE.base.items()}
+    return versioned(replace(MINE, name="adaptive", base=base), f"x{factor}")
 
 
 @pytest.fixture
 def profiles(tmp_path: Path) -> NamedProfiles:
-    return NamedProfiles(str(tmp_path))
+    return NamedProfiles(str(tmp_path), SCORER)
 
 
 def test_a_profile_comes_back_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(profile_to_json(MINE)))
-    assert read_profile(str(file)) == MINE
+    assert read_profile(str(file), SCORER) == MINE
     assert MINE.version.startswith("hand-")
+
+
+def test_a_file_may_say_whose_scores_it_is_for(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(profile_to_json(MINE, made_for=SCORER)))
+    assert read_profile(str(file), SCORER) == MINE
+    with pytest.raises(ConfigError, match=f"made for scores of {SCORER}"):
+        read_profile(str(file), "another")
 
 
 def test_a_version_names_the_numbers(tmp_path: Path) -> None:
@@ -80,14 +93,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     for name in ("a.json", "b.json"):
         with pytest.raises(ConfigError, match="threshold_profile"):
-            read_profile(str(tmp_path / name))
+            read_profile(str(tmp_path / name), SCORER)
 
 
 def test_every_state_is_kept_and_can_be_named(profiles: NamedProfiles) -> None:
     assert profiles.names() == []
-    first = profiles.save("adaptive", scaled(1), "import")
-    second = profiles.save("adaptive", scaled(2), "adapt")
-    assert (first.name, first.version[:3], second.version[:3]) == ("adaptive", "r1-", "r2-")
+    first, second = scaled(1), scaled(2)
+    profiles.save(first, "import")
+    profiles.save(second, "adapt")
     assert profiles.load("adaptive") == profiles.load("adaptive@2") == second
     assert profiles.load("adaptive@1") == first
     assert [(step.number, step.action) for step in profiles.history("adaptive")] == [
@@ -97,8 +110,27 @@ def test_every_state_is_kept_and_can_be_named(profiles: NamedProfiles) -> None:
     assert profiles.names() == ["adaptive"]
 
 
+def test_profiles_of_another_scorer_are_not_seen(profiles: NamedProfiles, tmp_path: Path) -> None:
+    other = NamedProfiles(str(tmp_path), f"{SCORER}+12345678")
+    profiles.save(scaled(1), "start")
+    other.save(scaled(2), "start")
+    assert profiles.load("adaptive") == scaled(1)
+    assert len(profiles.history("adaptive")) == 1
+    assert list_scorers(str(tmp_path)) == [SCORER, f"{SCORER}+12345678"]
+
+
+def test_what_was_made_from_an_older_state_is_refused(profiles: NamedProfiles) -> None:
+    profiles.save(scaled(1), "start")
+    profiles.save(scaled(2), "adapt", instead_of=scaled(1).version)
+    with pytest.raises(ConfigError, match=r"changed to version x2-.* meanwhile"):
+        profiles.save(scaled(3), "adapt", instead_of=scaled(1).version)
+    assert profiles.load("adaptive") == scaled(2)
+
+
 def test_rolling_back_goes_one_step_further_each_time_and_keeps_the_versions(profiles: NamedProfiles) -> None:
-    made = [profiles.save("adaptive", scaled(factor), "adapt") for factor in (1, 2, 3)]
+    made = [scaled(factor) for factor in (1, 2, 3)]
+    for profile in made:
+        profiles.save(profile, "adapt")
     assert profiles.rollback("adaptive") == made[1] == profiles.load("adaptive")
     assert profiles.rollback("adaptive") == made[0]
     with pytest.raises(ConfigError, match="no other thresholds before"):
@@ -107,21 +139,19 @@ def test_rolling_back_goes_one_step_further_each_time_and_keeps_the_versions(pro
     assert [step.profile.version for step in profiles.history("adaptive")] == [
         made[number].version for number in (0, 1, 2, 1, 0, 2)
     ]
-    assert profiles.save("adaptive", scaled(4), "adapt").version.startswith("r7-")
 
 
 def test_savers_at_the_same_moment_are_all_kept(profiles: NamedProfiles) -> None:
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda factor: profiles.save("adaptive", scaled(factor), "adapt"), range(1, 5)))
+        list(pool.map(lambda factor: profiles.save(scaled(factor), "adapt"), range(1, 5)))
     kept = {step.profile.version for step in profiles.history("adaptive")}
-    assert kept == {profile.version for profile in made}
-    assert len(kept) == 4
+    assert kept == {scaled(factor).version for factor in range(1, 5)}
 
 
 @pytest.mark.parametrize("name", ["seed", "calibrated", "a/b", "", "x.json", "a@b"])
 def test_names_that_cannot_be_one(profiles: NamedProfiles, name: str) -> None:
     with pytest.raises(ConfigError, match="name"):
-        profiles.save(name, MINE, "import")
+        profiles.save(replace(MINE, name=name), "import")
     assert profiles.names() == []
 
 
@@ -138,7 +168,7 @@ def test_names_that_cannot_be_one(profiles: NamedProfiles, name: str) -> None:
 def test_what_is_not_there_is_answered_with_what_is(
     profiles: NamedProfiles, reference: str, complaint: str
 ) -> None:
-    profiles.save("adaptive", MINE, "import")
+    profiles.save(scaled(1), "import")
     with pytest.raises(ConfigError) as caught:
         profiles.load(reference)
     assert complaint in str(caught.value)
@@ -146,16 +176,18 @@ def test_what_is_not_there_is_answered_with_what_is(
 
 def test_a_backfill_finds_built_in_named_and_written_profiles(tmp_path: Path) -> None:
     lake = str(tmp_path / "lake")
-    saved = NamedProfiles(lake).save("adaptive", scaled(2), "adapt")
+    saved = scaled(2)
+    NamedProfiles(lake, SCORER).save(saved, "adapt")
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(profile_to_json(MINE)))
     calibration = {"T_normal": {"ECG1": 0.5}}
-    assert find_profile("seed", lake, None) == SEED
-    assert find_profile("calibrated", lake, calibration) == resolve_profile("calibrated", calibration)
-    assert find_profile("adaptive", lake, None) == find_profile("adaptive@1", lake, None) == saved
-    assert find_profile(str(file), lake, None) == MINE
+    assert find_profile("seed", lake, None, scorer=SCORER) == SEED
+    found = find_profile("calibrated", lake, calibration, scorer=SCORER)
+    assert found == resolve_profile("calibrated", calibration)
+    for reference, expected in (("adaptive", saved), ("adaptive@1", saved), (str(file), MINE)):
+        assert find_profile(reference, lake, None, scorer=SCORER) == expected
     for reference in ("adaptive", str(file)):
         with pytest.raises(ConfigError, match="thresholds for mse, and knn gives knn"):
-            find_profile(reference, lake, None, detector="knn")
+            find_profile(reference, lake, None, scorer=SCORER, detector="knn")
         with pytest.raises(ConfigError, match="thresholds of its own"):
-            find_profile(reference, lake, None, false_alarm_rate=0.1)
+            find_profile(reference, lake, None, scorer=SCORER, false_alarm_rate=0.1)
