@@ -223,13 +223,15 @@ class LocalBackfill:
             threshold_profile=profile,
             **{"max_reject_fraction": 1.0, "unit_bytes": 1, **options},
         )
+        detector = config.detector or "reconstruction_error"
         thresholds = resolve_profile(profile, None)
+        options = config.result_options(self.bundle.model_id, thresholds.version, detector, None)
         return flow.Run(
             config=config,
-            run_id=run_id("backfill", config.result_options(self.bundle.model_id, thresholds.version)),
+            run_id=run_id("backfill", options),
             lake=self.lake,
             bundle=self.bundle,
-            scoring=Scoring(profile=thresholds, detector=config.detector, verdict_rule=config.verdict_rule),
+            scoring=Scoring(profile=thresholds, detector=detector, verdict_rule=config.verdict_rule),
         )
 
     def run(self, **options: Any) -> Summary:

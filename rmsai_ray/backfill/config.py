@@ -36,8 +36,12 @@ class BackfillConfig:
     the lake's own (adaptive, adaptive@3), or a .json file."""
     false_alarm_rate: float | None = None
     """Share of normal windows that calibrated thresholds may take for anomalies. Default: 0.05."""
-    detector: str = "reconstruction_error"
-    """What makes the anomaly score."""
+    detectors: str | None = None
+    """Fitted detectors: a folder, packaged (the model's own), or none. Default: the model's own, where it has
+    some."""
+    detector: str | None = None
+    """What makes the anomaly score. Default: ensemble where detectors are fitted, else
+    reconstruction_error."""
     verdict_rule: Literal["severity", "max", "majority90"] = "severity"
     """How the windows of an event become its verdict."""
     validation: Literal["lenient", "strict"] = "lenient"
@@ -99,14 +103,17 @@ class BackfillConfig:
         if self.num_gpus < 0:
             raise ConfigError("num_gpus", self.num_gpus, "must not be negative", "Give 0 for CPU.")
 
-    def result_options(self, model_id: str, threshold_version: str) -> dict[str, Any]:
-        """Every option that can change a row of the lake; their hash names the run."""
+    def result_options(
+        self, model_id: str, threshold_version: str, detector: str, detector_set: str | None
+    ) -> dict[str, Any]:
+        """Every option that can change a row of the lake, as it was resolved; their hash names the run."""
         return {
             "model_id": model_id,
             "threshold_profile": self.threshold_profile,
             "threshold_version": threshold_version,
             "leads": list(select_leads(self.leads)),
-            "detector": self.detector,
+            "detector": detector,
+            "detector_set": detector_set,
             "verdict_rule": self.verdict_rule,
             "validation": self.validation,
             "tail": self.tail,

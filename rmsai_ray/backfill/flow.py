@@ -19,6 +19,7 @@ from rich.console import Console
 from rmsai_ray import ids
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.demo import make_demo_archives
+from rmsai_ray.backfill.detectors import choose_detector, choose_detector_set
 from rmsai_ray.backfill.estimate import print_plan
 from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, list_archives, pack_units
 from rmsai_ray.backfill.progress import follow
@@ -28,8 +29,9 @@ from rmsai_ray.backfill.score import Scoring
 from rmsai_ray.backfill.stages import EncodeWindows, ReadUnits, WriteUnits
 from rmsai_ray.backfill.validation import print_validation
 from rmsai_ray.compute import StageResources, plan_stages
-from rmsai_ray.detection.detectors import DETECTORS
+from rmsai_ray.detection.detector_set import DetectorSet
 from rmsai_ray.detection.profiles import find_profile
+from rmsai_ray.detection.shelf import shelve_detector_set
 from rmsai_ray.errors import ConfigError, RejectLimitError
 from rmsai_ray.job import ray_session
 from rmsai_ray.models.bundle import ModelBundle
@@ -63,6 +65,8 @@ class Run:
     lake: Store
     bundle: ModelBundle
     scoring: Scoring
+    detectors: DetectorSet | None = None
+    """Fitted detectors that score beside the errors."""
     registered: dict[str, Any] | None = None
     """What a reference to the registry stood for when the run began."""
 
@@ -96,22 +100,28 @@ def resolve(config: BackfillConfig) -> Run:
     """Loads the model, fixes the thresholds and names the run."""
     with located_model(config) as (located, registered):
         bundle = load_bundle(located)
-    DETECTORS.get(config.detector)
+        detectors = choose_detector_set(located, bundle.model_id)
+    detector, set_id = choose_detector(config, detectors), detectors.set_id if detectors else None
     profile = find_profile(
         config.threshold_profile,
         config.lake,
         bundle.thresholds,
-        detector=config.detector,
+        scorer=set_id or bundle.model_id,
+        detector=detector,
+        quantiles=detectors.calibration if detectors else None,
         false_alarm_rate=config.false_alarm_rate,
     )
-    options = config.result_options(bundle.model_id, profile.version)
-    scoring = Scoring(profile=profile, detector=config.detector, verdict_rule=config.verdict_rule)
+    options = config.result_options(bundle.model_id, profile.version, detector, set_id)
+    scoring = Scoring(
+        profile=profile, detector=detector, verdict_rule=config.verdict_rule, detector_set=set_id
+    )
     return Run(
         config=config,
         run_id=ids.run_id("backfill", options),
         lake=Store(config.lake),
         bundle=bundle,
         scoring=scoring,
+        detectors=detectors,
         registered=registered,
     )
 
@@ -159,7 +169,7 @@ def backfill_once(run: Run, console: Console) -> Summary:
         parts.remove_unfinished(run.lake, model_id, manifest.unit_ids)
         todo = find_todo(run, listing, manifest)
         if todo.num_rows:
-            shelve_model(run.lake, run.bundle)
+            shelve(run)
             run.vectors.ensure_exists()
             process(run, todo, summary, record, console)
             lease.confirm()
@@ -170,6 +180,13 @@ def backfill_once(run: Run, console: Console) -> Summary:
     )
     check_rejects(counts, config.max_reject_fraction)
     return summary
+
+
+def shelve(run: Run) -> None:
+    """Puts the model and its detectors into the lake, for the workers and for those who read it later."""
+    shelve_model(run.lake, run.bundle)
+    if run.detectors:
+        shelve_detector_set(run.lake, run.detectors)
 
 
 def find_todo(run: Run, listing: pa.Table, manifest: Manifest) -> pa.Table:
@@ -289,6 +306,7 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
             },
             "threshold_profile": {"name": run.scoring.profile.name, "version": run.scoring.profile.version},
             "detector": run.scoring.detector,
+            "detector_set": run.scoring.detector_set,
         },
     )
     record.begin(run.lake)

@@ -16,16 +16,19 @@ import pyarrow as pa
 
 from rmsai_ray import ids
 from rmsai_ray.archives.records import Archive, Event, Signal, Vital
+from rmsai_ray.detection.rows import rhythm_columns
 from rmsai_ray.models.bundle import ModelSpec
 from rmsai_ray.signals.leads import LEAD_NUMBERS
 from rmsai_ray.signals.quality import assess, fill_gaps
 from rmsai_ray.signals.resampling import resample, resample_mask
+from rmsai_ray.signals.rhythm import rhythm
 from rmsai_ray.signals.windows import Windows, count_in_windows, cut_windows
 from rmsai_ray.tables import schemas
 
 SCORED_WINDOW_COLUMNS = (
-    "embedding", "norm_offset", "norm_scale", "reconstruction_error", "mae", "mse_raw",
-    "detector", "anomaly_score", "threshold", "threshold_condition", "threshold_profile", "threshold_version",
+    "embedding", "norm_offset", "norm_scale", "reconstruction_error", "worst_error", "mae", "mse_raw",
+    "detector_set", "scores", "detector", "anomaly_score",
+    "threshold", "threshold_condition", "threshold_profile", "threshold_version",
     "is_anomaly", "is_anomaly_condition", "anomaly_status", "anomaly_type", "rhythm_class", "rate_class",
 )  # fmt: skip
 SCORED_EVENT_COLUMNS = (
@@ -192,9 +195,14 @@ class UnitRows:
             **{name: pa.repeat(value, len(signals_NT)) for name, value in common.items()},
             "quality_score": quality_score_N,
             "quality_flags": quality_flags_N,
+            **self._rhythm(signals_NT),
             "signal": pa.FixedSizeListArray.from_arrays(signals_NT.ravel(), self._spec.window_samples),
         }
         return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+    def _rhythm(self, signals_NT: FloatArray) -> dict[str, Any]:
+        num_samples_N = np.asarray(self._windows["num_samples"], np.int32)
+        return rhythm_columns(rhythm(signals_NT, num_samples_N, self._spec.sampling_rate_hz))
 
     def _assess(self, signals_NT: FloatArray) -> tuple[FloatArray, list[list[str]]]:
         """Quality score and flags of every window; what counts as flat depends on the unit."""

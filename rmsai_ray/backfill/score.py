@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from rmsai_ray.detection.decisions import decide
+from rmsai_ray.detection.detector_set import DetectorSet
 from rmsai_ray.detection.detectors import DETECTORS, Measured
+from rmsai_ray.detection.rows import rhythm_of, scores_column
 from rmsai_ray.detection.thresholds import ThresholdProfile
 from rmsai_ray.detection.verdicts import event_verdict
 from rmsai_ray.encoding.encoder import WindowEncoder
-from rmsai_ray.signals.rhythm import rhythm
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.blocks import UnitTables
 
@@ -26,19 +28,26 @@ class Scoring:
 
     profile: ThresholdProfile
     detector: str
+    """Whose score is the anomaly score."""
     verdict_rule: str
+    detector_set: str | None = None
+    """Id of the fitted detectors; they lie in the lake."""
 
 
-def score_unit(unit: UnitTables, encoder: WindowEncoder, scoring: Scoring) -> UnitTables:
+def score_unit(
+    unit: UnitTables, encoder: WindowEncoder, scoring: Scoring, detectors: DetectorSet | None = None
+) -> UnitTables:
     """Encodes and scores the windows of a unit; the signals end here."""
     started = time.perf_counter()
-    windows = _score_windows(unit.windows, encoder, scoring)
+    windows = _score_windows(unit.windows, encoder, scoring, detectors)
     events = _judge_events(unit.events, windows, scoring)
     seconds = {**unit.seconds, "encode": time.perf_counter() - started}
     return replace(unit, windows=windows, events=events, seconds=seconds)
 
 
-def _score_windows(windows: pa.Table, encoder: WindowEncoder, scoring: Scoring) -> pa.Table:
+def _score_windows(
+    windows: pa.Table, encoder: WindowEncoder, scoring: Scoring, detectors: DetectorSet | None
+) -> pa.Table:
     schema = schemas.windows(encoder.bundle.spec.embedding_dim)
     if windows.num_rows == 0:
         return schema.empty_table()
@@ -51,10 +60,11 @@ def _score_windows(windows: pa.Table, encoder: WindowEncoder, scoring: Scoring) 
         mse_N=encoded.mse_N,
         worst_mse_N=encoded.worst_mse_N,
         mae_N=encoded.mae_N,
-        rhythm=rhythm(signals_NT, windows["num_samples"].to_numpy(), encoder.bundle.spec.sampling_rate_hz),
+        rhythm=rhythm_of(windows),
         leads_N=np.array(leads),
     )
-    score_N = DETECTORS.get(scoring.detector)().anomaly_score(measured)
+    scores = _scores(measured, scoring.detector, detectors)
+    score_N = scores[scoring.detector]
     decisions = decide(
         score_N, leads, windows["condition"].to_pylist(), windows["heart_rate"].to_pylist(), scoring.profile
     )
@@ -66,8 +76,11 @@ def _score_windows(windows: pa.Table, encoder: WindowEncoder, scoring: Scoring) 
         "norm_offset": encoded.offset_N,
         "norm_scale": encoded.scale_N,
         "reconstruction_error": encoded.mse_N,
+        "worst_error": encoded.worst_mse_N,
         "mae": encoded.mae_N,
         "mse_raw": encoded.mse_raw_N,
+        "detector_set": pa.repeat(pa.scalar(scoring.detector_set, pa.string()), len(signal)),
+        "scores": scores_column(scores, len(signal)),
         "detector": pa.repeat(scoring.detector, len(signal)),
         "anomaly_score": score_N,
         "threshold_profile": pa.repeat(scoring.profile.name, len(signal)),
@@ -75,6 +88,16 @@ def _score_windows(windows: pa.Table, encoder: WindowEncoder, scoring: Scoring) 
         **vars(decisions),
     }
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _scores(
+    measured: Measured, detector: str, detectors: DetectorSet | None
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Scores by every detector of the set and the ensemble, and by ``detector`` where it is none of them."""
+    scores = detectors.scores(measured) if detectors else {}
+    if detector not in scores:
+        scores[detector] = DETECTORS.get(detector)().anomaly_score(measured)
+    return scores
 
 
 def _judge_events(events: pa.Table, windows: pa.Table, scoring: Scoring) -> pa.Table:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from rmsai_ray.backfill.read import ReadTask, UnitReader, unit_from_json
 from rmsai_ray.backfill.report import unit_report
 from rmsai_ray.backfill.score import Scoring, score_unit
+from rmsai_ray.detection.shelf import load_shelved_detector_set
 from rmsai_ray.encoding.encoder import WindowEncoder, limit_threads
 from rmsai_ray.models.shelf import load_shelved_model
 from rmsai_ray.storage import Store
@@ -39,11 +40,18 @@ class EncodeWindows:
         bundle = load_shelved_model(Store(lake_uri), model_id)
         self._encoder = WindowEncoder(bundle, device=device, batch_windows=batch_windows)
         self._scoring = scoring
+        self._detectors = (
+            load_shelved_detector_set(Store(lake_uri), model_id, scoring.detector_set)
+            if scoring.detector_set
+            else None
+        )
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of unit tables to a block of scored ones."""
-        units = UnitTables.from_block(block)
-        return pa.concat_tables(score_unit(unit, self._encoder, self._scoring).to_block() for unit in units)
+        return pa.concat_tables(
+            score_unit(unit, self._encoder, self._scoring, self._detectors).to_block()
+            for unit in UnitTables.from_block(block)
+        )
 
 
 class WriteUnits:

@@ -13,12 +13,12 @@ from rmsai_ray.storage import Store
 
 def shelve_model(lake: Store, bundle: ModelBundle) -> None:
     """Writes a model's checkpoint to ``models/<model_id>/``, the description last, unless it is there."""
-    if lake.find(_key(bundle.model_id, DESCRIPTION_NAME)) is not None:
+    key = _folder(bundle.model_id)
+    if lake.find(f"{key}/{DESCRIPTION_NAME}") is not None:
         return
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = save_checkpoint(bundle, Path(folder) / bundle.model_id)
-        for name in (WEIGHTS_NAME, DESCRIPTION_NAME):
-            lake.put(_key(bundle.model_id, name), (checkpoint / name).read_bytes())
+        shelve_files(lake, key, checkpoint, last=DESCRIPTION_NAME)
 
 
 def load_shelved_model(lake: Store, model_id: str) -> ModelBundle:
@@ -29,12 +29,29 @@ def load_shelved_model(lake: Store, model_id: str) -> ModelBundle:
     """
     with tempfile.TemporaryDirectory() as folder:
         for name in (WEIGHTS_NAME, DESCRIPTION_NAME):
-            (Path(folder) / name).write_bytes(lake.get(_key(model_id, name)))
+            (Path(folder) / name).write_bytes(lake.get(f"{_folder(model_id)}/{name}"))
         bundle = load_model(folder)
     if bundle.model_id != model_id:
         raise CheckpointError(f"expected the model {model_id}, found {bundle.model_id} in its place")
     return bundle
 
 
-def _key(model_id: str, name: str) -> str:
-    return f"models/{model_id}/{name}"
+def shelve_files(lake: Store, key: str, folder: Path, *, last: str) -> None:
+    """Writes the files of a folder below a key, the one named ``last`` last, unless that is there."""
+    if lake.find(f"{key}/{last}") is not None:
+        return
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    for name in sorted(names, key=lambda name: name == last):
+        lake.put(f"{key}/{name}", (folder / name).read_bytes())
+
+
+def fetch_files(lake: Store, key: str, folder: Path) -> None:
+    """Copies all files below a key into a folder."""
+    for info in lake.list(key):
+        path = folder / info.key.removeprefix(f"{key}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lake.get(info.key))
+
+
+def _folder(model_id: str) -> str:
+    return f"models/{model_id}"

@@ -92,7 +92,7 @@ class Lake:
             partitioning=pads.partitioning(pa.schema([PERIOD]), flavor="hive") if partitioned else None,
             partition_base_dir=folder,
         )
-        _check_schema(dataset, table, folder)
+        schemas.check_version(dataset.schema, SCHEMAS[table], folder)
         return dataset
 
     def vectors(self) -> Any:
@@ -156,10 +156,3 @@ def _list_files(uri: str, folder: str) -> list[pafs.FileInfo]:
     except OSError as error:
         raise StorageError(f"cannot list {uri}/{folder}: {error}") from error
     return sorted((file for file in found if file.type == pafs.FileType.File), key=lambda file: file.path)
-
-
-def _check_schema(dataset: Any, table: str, folder: str) -> None:
-    expected = SCHEMAS[table].metadata[b"rmsai_schema"].decode()
-    found = (dataset.schema.metadata or {}).get(b"rmsai_schema", b"none").decode()
-    if found != expected:
-        raise LakeError(f"{folder} has schema {found!r}, this version reads {expected!r}: backfill it again")

@@ -55,11 +55,16 @@ def manifest_key(model_id: str) -> str:
 
 
 def load_manifest(store: Store, model_id: str) -> Manifest:
-    """The manifest of a model; empty where the lake does not know the model yet."""
+    """The manifest of a model; empty where the lake does not know the model yet.
+
+    Raises:
+        LakeError: it was written with another version of the schemas.
+    """
     content = store.find(manifest_key(model_id))
     if content is None:
         return Manifest()
     table = pq.read_table(pa.BufferReader(content), partitioning=None)
+    schemas.check_version(table.schema, schemas.ARCHIVES, manifest_key(model_id))
     folded = (table.schema.metadata or {}).get(FOLDED_UNITS, b"[]")
     return Manifest(table.cast(schemas.ARCHIVES), frozenset(json.loads(folded)))
 

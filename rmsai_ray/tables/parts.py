@@ -34,12 +34,15 @@ def to_parquet(table: pa.Table) -> bytes:
     """The table as one Parquet file: texts in dictionaries, embeddings split by byte, then zstd."""
     sink = pa.BufferOutputStream()
     embeddings = ["embedding.list.element"] if "embedding" in table.schema.names else []
+    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    if "scores" in table.schema.names:
+        texts.append("scores.list.element.detector")
     pq.write_table(
         table,
         sink,
         compression="zstd",
         compression_level=1,
-        use_dictionary=[field.name for field in table.schema if pa.types.is_string(field.type)],
+        use_dictionary=texts,
         use_byte_stream_split=embeddings or False,
     )
     return bytes(sink.getvalue())

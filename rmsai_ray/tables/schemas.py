@@ -7,13 +7,31 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+from rmsai_ray.errors import LakeError
+
+SCHEMA_VERSION = "2"
+VERSION_KEY = b"rmsai_schema"
 
 TIME = pa.timestamp("us", tz="UTC")
 
 
 def _schema(table: str, fields: list[pa.Field]) -> pa.Schema:
-    return pa.schema(fields, metadata={"rmsai_schema": f"{table}/{SCHEMA_VERSION}"})
+    return pa.schema(fields, metadata={VERSION_KEY: f"{table}/{SCHEMA_VERSION}"})
+
+
+def check_version(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+    """Whether rows were written with this version of a table's schema.
+
+    Raises:
+        LakeError: they were not. Rows of two versions never share a lake and a model.
+    """
+    theirs = (found.metadata or {}).get(VERSION_KEY, b"none").decode()
+    ours = expected.metadata[VERSION_KEY].decode()
+    if theirs != ours:
+        raise LakeError(
+            f"{where} has schema {theirs!r}, and this version needs {ours!r}: backfill into another lake, or "
+            "read and extend this one with the version that wrote it"
+        )
 
 
 def _required(name: str, kind: pa.DataType) -> pa.Field:
@@ -110,6 +128,14 @@ REJECTS = _schema(
 )
 
 
+SCORE = pa.struct(
+    [
+        pa.field("detector", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # higher = more anomalous
+    ]
+)
+
+
 def windows(embedding_dim: int) -> pa.Schema:
     """Schema of the ``windows`` table of a model with ``embedding_dim``-dimensional embeddings."""
     return _schema(
@@ -137,9 +163,17 @@ def windows(embedding_dim: int) -> pa.Schema:
             _required("norm_offset", pa.float32()),  # normalised = (signal − offset) / scale
             _required("norm_scale", pa.float32()),
             _required("reconstruction_error", pa.float32()),  # mean squared error, normalised units
+            _required("worst_error", pa.float32()),  # mean squared error of the worst 0.3 s, normalised units
             _required("mae", pa.float32()),  # mean absolute error, normalised units
             _required("mse_raw", pa.float32()),  # mean squared error in the signal's unit, squared
-            _required("detector", pa.string()),
+            _required("num_beats", pa.int32()),  # R peaks found in this window of this lead
+            pa.field("ecg_rate", pa.float32()),  # bpm, of those beats; null below 2
+            pa.field("rr_irregularity", pa.float32()),  # mean |RR difference| / mean RR; null below 3 beats
+            pa.field("rr_sd", pa.float32()),  # standard deviation of RR in s; null below 3 beats
+            _required("signal_rms", pa.float32()),  # of the window without its mean, in the signal's unit
+            pa.field("detector_set", pa.string()),  # fitted detectors; null where none were used
+            _required("scores", pa.list_(SCORE)),  # by every detector of the set, and their ensemble
+            _required("detector", pa.string()),  # whose score is the anomaly score
             _required("anomaly_score", pa.float32()),  # higher = more anomalous
             _required("threshold", pa.float32()),
             _required("threshold_condition", pa.float32()),

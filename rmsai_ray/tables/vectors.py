@@ -31,7 +31,11 @@ class VectorTable:
         self._options = lance_options(lake_uri)
 
     def ensure_exists(self) -> None:
-        """Creates the table, empty, where it is not there."""
+        """Creates the table, empty, where it is not there.
+
+        Raises:
+            LakeError: it is there with other columns.
+        """
         try:
             self._open()
         except ValueError:
@@ -84,7 +88,9 @@ class VectorTable:
         return int(self._open().count_rows())
 
     def _open(self) -> Any:
-        return lance.dataset(self.uri, storage_options=self._options)
+        dataset = lance.dataset(self.uri, storage_options=self._options)
+        schemas.check_version(dataset.schema, self._schema, self.uri)
+        return dataset
 
 
 def _paths(fragments: Iterable[dict[str, Any]]) -> set[str]:

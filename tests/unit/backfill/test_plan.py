@@ -166,15 +166,17 @@ def test_bad_options_name_value_rule_and_fix(name: str, value: Any) -> None:
 
 def test_only_what_can_change_a_result_names_the_run() -> None:
     base = BackfillConfig(archives="a", lake="l")
+    resolved = ("m", "1", "knn", "m+12345678")
+    expected = base.result_options(*resolved)
     same = replace(base, num_encoders=2, batch_windows=7, prefix="PT1", unit_bytes=5, attempts=1)
-    assert same.result_options("m", "1") == base.result_options("m", "1")
+    assert same.result_options(*resolved) == expected
     all_leads = replace(base, leads=("vVX", "aVF", "aVL", "aVR", "ECG3", "ECG2", "ECG1"))
-    assert all_leads.result_options("m", "1") == base.result_options("m", "1")
+    assert all_leads.result_options(*resolved) == expected
     for change in (
-        {"leads": ("ECG1",)}, {"detector": "x"}, {"verdict_rule": "max"}, {"validation": "strict"},
-        {"tail": False}, {"threshold_profile": "seed"},
+        {"leads": ("ECG1",)}, {"verdict_rule": "max"}, {"validation": "strict"}, {"tail": False},
+        {"threshold_profile": "seed"},
     ):  # fmt: skip
         changed = replace(base, **change)  # type: ignore[arg-type]
-        assert changed.result_options("m", "1") != base.result_options("m", "1"), change
-    assert base.result_options("m", "1") != base.result_options("n", "1")
-    assert base.result_options("m", "1") != base.result_options("m", "2")
+        assert changed.result_options(*resolved) != expected, change
+    for place, other in enumerate(("n", "2", "rhythm", None)):
+        assert base.result_options(*resolved[:place], other, *resolved[place + 1 :]) != expected
