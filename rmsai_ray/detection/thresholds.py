@@ -60,7 +60,7 @@ class ThresholdProfile:
         base_N = self.of_class(leads, None)
         known: dict[tuple[str, str], float] = {}
         for pair in set(zip(leads, conditions, strict=True)):
-            known[pair] = self._threshold(pair[0], condition_class(pair[1]))
+            known[pair] = self.threshold(pair[0], condition_class(pair[1]))
         condition_N = [known[pair] for pair in zip(leads, conditions, strict=True)]
         return base_N, np.array(condition_N, dtype=np.float32)
 
@@ -70,10 +70,15 @@ class ThresholdProfile:
         Raises:
             ConfigError: the profile has no threshold for a lead.
         """
-        known = {lead: self._threshold(lead, name) for lead in set(leads)}
+        known = {lead: self.threshold(lead, name) for lead in set(leads)}
         return np.array([known[lead] for lead in leads], dtype=np.float32)
 
-    def _threshold(self, lead: str, name: str | None) -> float:
+    def threshold(self, lead: str, name: str | None) -> float:
+        """One lead's threshold of one condition class; of the base for None.
+
+        Raises:
+            ConfigError: the profile has no threshold for the lead.
+        """
         table = self.base if name is None else self.conditions.get(name, self.base)
         threshold = table.get(lead, table.get(ANY_LEAD))
         if threshold is None:
