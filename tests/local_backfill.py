@@ -89,8 +89,7 @@ def _forget_samples(file: h5py.File) -> None:
 def tiny_bundle() -> ModelBundle:
     """An untrained network of the default family, as small as it gets."""
     architecture = {
-        "frame_samples": 40, "stem_dim": 2, "hidden_dim": 2, "head_dim": 2, "num_segments": 2,
-        "segment_dim": 1, "num_positions": 2,
+        "sampling_rate_hz": 200.0, "frame_samples": 40, "stem_dim": 2, "hidden_dim": 2, "head_dim": 2,
     }  # fmt: skip
     spec = ModelSpec(
         family="framed",

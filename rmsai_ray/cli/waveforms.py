@@ -66,7 +66,7 @@ class SignalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(LakeOptions):
-    """What a window's embedding decodes to, in mV, and the errors that the lake has for it."""
+    """What a window's embedding and beats decode to, in mV, and the errors that the lake has for it."""
 
     window: tyro.conf.Positional[str]
     """Window id, chunk id or vector id."""
@@ -83,8 +83,7 @@ class Reconstruct(LakeOptions):
         row = find_window(lake, self.window)
         encoder = inspection.load_lake_encoder(lake)
         reconstruction = inspection.reconstruct(encoder, row)
-        spec = encoder.bundle.spec
-        checked = inspection.verify(lake, row, reconstruction, spec) if self.verify else None
+        checked = inspection.verify(lake, row, reconstruction, encoder.bundle) if self.verify else None
         samples = _samples(reconstruction, checked)
         if self.plot is not None:
             draw(self.plot, str(row["window_id"]), samples, reconstruction.unit)

@@ -23,8 +23,9 @@ FloatArray = npt.NDArray[np.float32]
 
 DEFAULT_BATCH_WINDOWS = 256
 
-WORST_PART_S, WORST_STEP_S = 0.3, 0.05
-"""Length of the worst part, about a beat's ventricular complex, and the grid on which it is looked for."""
+SMOOTHING_S, WORST_STEP_S, WORST_SHARE = 0.045, 0.05, 0.05
+"""Of the worst part: residuals are smoothed over the first, squared and averaged in steps of the second, and
+the worst twentieth of the steps counts (0.6 s of 12 s)."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,10 @@ class Encoded:
     mae_N: FloatArray
     """Mean absolute error over the real samples, in normalised units."""
     worst_mse_N: FloatArray
-    """Mean squared error of the worst 0.3 s: a short abnormal beat drowns in the mean of a long window."""
+    """Mean squared error of the worst twentieth of the window, without noise: a short abnormal beat drowns in
+    the mean of a long window."""
+    beats_N: list[npt.NDArray[np.int16]]
+    """Samples of each window at which the model found a beat; none for a model that looks for none."""
     offset_N: FloatArray
     """normalised = (signal − offset) / scale."""
     scale_N: FloatArray
@@ -87,32 +91,52 @@ class WindowEncoder:
         x_NT, offset_N, scale_N = self.bundle.normaliser.apply(signals_NT, num_samples_N, leads)
         embedding_NE = np.empty((len(x_NT), self.bundle.spec.embedding_dim), np.float32)
         errors_3N = np.empty((3, len(x_NT)), np.float32)
+        beats_N: list[npt.NDArray[np.int16]] = []
         start = 0
         while start < len(x_NT):
             rows = slice(start, start + self.batch_windows)
             try:
-                embedding_NE[rows], errors_3N[:, rows] = self._encode_batch(x_NT[rows], num_samples_N[rows])
+                embedding_NE[rows], errors_3N[:, rows], beats_B = self._encode_batch(
+                    x_NT[rows], num_samples_N[rows]
+                )
             except RuntimeError as error:
                 self._halve_batch(error)
                 continue
+            beats_N += beats_B
             start += self.batch_windows
-        return Encoded(embedding_NE, *errors_3N, offset_N, scale_N)
+        return Encoded(
+            embedding_NE=embedding_NE,
+            mse_N=errors_3N[0],
+            mae_N=errors_3N[1],
+            worst_mse_N=errors_3N[2],
+            beats_N=beats_N,
+            offset_N=offset_N,
+            scale_N=scale_N,
+        )
 
-    def reconstruct(self, embedding_NE: FloatArray) -> FloatArray:
-        """Windows (N, T) in normalised units, decoded from their embeddings alone."""
+    def reconstruct(
+        self, embedding_NE: FloatArray, beats_N: Sequence[Sequence[int] | npt.NDArray[np.int16]]
+    ) -> FloatArray:
+        """Windows (N, T) in normalised units, decoded from their embeddings and the places of their beats."""
+        beats_NT = np.zeros((len(embedding_NE), self.bundle.spec.window_samples), np.float32)
+        for row, places in enumerate(beats_N):
+            beats_NT[row, np.asarray(places, np.int64)] = 1.0
+        tensors = (torch.from_numpy(array).to(self._device) for array in (embedding_NE, beats_NT))
         with torch.inference_mode():
-            y_NT: Tensor = self._network.decode(torch.from_numpy(embedding_NE).to(self._device))
+            y_NT: Tensor = self._network.decode(*tensors)
         return np.asarray(y_NT.cpu().numpy(), np.float32)
 
     def _encode_batch(
         self, x_BT: FloatArray, num_samples_B: npt.NDArray[np.int32]
-    ) -> tuple[FloatArray, FloatArray]:
+    ) -> tuple[FloatArray, FloatArray, list[npt.NDArray[np.int16]]]:
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(x_BT)).to(self._device)
-            z_BE, y_BT = self._network(x)
+            beats_BT = self._network.find_beats(x)
+            z_BE = self._network.encode(x, beats_BT)
+            y_BT = self._network.decode(z_BE, beats_BT)
             num_real_B = torch.tensor(num_samples_B, device=self._device)
             errors_3B = masked_errors(x, y_BT, num_real_B, self.bundle.spec.sampling_rate_hz)
-            return z_BE.cpu().numpy(), errors_3B.cpu().numpy()
+            return z_BE.cpu().numpy(), errors_3B.cpu().numpy(), _places(beats_BT)
 
     def _halve_batch(self, error: RuntimeError) -> None:
         """Goes on with half the batch after memory ran out; anything else, and a lone window, is an error."""
@@ -134,21 +158,29 @@ def masked_errors(x_BT: Tensor, y_BT: Tensor, num_samples_B: Tensor, fs: float) 
     real_BT = torch.arange(x_BT.shape[1], device=x_BT.device) < num_samples_B[:, None]
     difference_BT = (y_BT - x_BT) * real_BT
     mse_B, mae_B = torch.stack([difference_BT.square().sum(1), difference_BT.abs().sum(1)]) / num_samples_B
-    return torch.stack([mse_B, mae_B, _worst_part(difference_BT.square(), mse_B, num_samples_B, fs)])
+    return torch.stack([mse_B, mae_B, _worst_part(difference_BT, mse_B, num_samples_B, fs)])
 
 
-def _worst_part(square_BT: Tensor, mse_B: Tensor, num_samples_B: Tensor, fs: float) -> Tensor:
-    """Largest mean of 0.3 s of squared errors, on a grid of 0.05 s, (B,); a shorter row's whole mean."""
-    step = max(1, round(WORST_STEP_S * fs))
-    steps = round(WORST_PART_S / WORST_STEP_S)
-    if square_BT.shape[1] < steps * step:
+def _worst_part(difference_BT: Tensor, mse_B: Tensor, num_samples_B: Tensor, fs: float) -> Tensor:
+    """Mean of the largest of the squared, smoothed errors, (B,); for a row shorter than a step, its mean."""
+    step, width = max(1, round(WORST_STEP_S * fs)), 2 * round(SMOOTHING_S * fs / 2) + 1
+    if difference_BT.shape[1] < step:
         return mse_B
-    coarse_B1G = functional.avg_pool1d(square_BT.unsqueeze(1), step)
-    parts_BG = functional.avg_pool1d(coarse_B1G, steps, stride=1).squeeze(1)
-    ends_G = (torch.arange(parts_BG.shape[1], device=square_BT.device) + steps) * step
-    is_real_BG = ends_G <= num_samples_B[:, None]
-    worst_B: Tensor = parts_BG.where(is_real_BG, 0.0).amax(1)
-    return torch.where(is_real_BG.any(1), worst_B, mse_B)
+    smooth_B1T = functional.avg_pool1d(difference_BT.unsqueeze(1), width, 1, width // 2)
+    steps_BG = functional.avg_pool1d(smooth_B1T.square(), step).squeeze(1)
+    num_steps_B1 = (num_samples_B // step)[:, None]
+    places_G = torch.arange(steps_BG.shape[1], device=steps_BG.device)
+    largest_BG = steps_BG.where(places_G < num_steps_B1, 0.0).sort(1, descending=True).values
+    num_worst_B1 = (num_steps_B1 * WORST_SHARE).round().clamp(min=1)
+    worst_B: Tensor = (largest_BG * (places_G < num_worst_B1)).sum(1) / num_worst_B1[:, 0]
+    return torch.where(num_steps_B1[:, 0] > 0, worst_B, mse_B)
+
+
+def _places(beats_BT: Tensor) -> list[npt.NDArray[np.int16]]:
+    """Where each row is not 0."""
+    rows, places = np.nonzero(beats_BT.cpu().numpy())
+    ends_B = np.cumsum(np.bincount(rows, minlength=len(beats_BT)))
+    return np.split(places.astype(np.int16), ends_B[:-1]) if len(beats_BT) else []
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -20,7 +20,7 @@ from rmsai_ray.archives.sources import open_source
 from rmsai_ray.encoding.encoder import WindowEncoder
 from rmsai_ray.errors import ConfigError, LakeError
 from rmsai_ray.ids import archive_id
-from rmsai_ray.models.bundle import ModelSpec
+from rmsai_ray.models.bundle import ModelBundle, ModelSpec
 from rmsai_ray.models.shelf import load_shelved_model
 from rmsai_ray.signals.quality import fill_gaps
 from rmsai_ray.signals.resampling import resample
@@ -41,7 +41,9 @@ class Reconstruction:
     time_s_T: npt.NDArray[np.float64]
     """Seconds from the start of the lead's signal."""
     reconstruction_T: FloatArray
-    """In ``unit``."""
+    """In ``unit``, without what the model's normaliser filters off."""
+    normalised_T: FloatArray
+    """The same in normalised units."""
     unit: str
     """mV, or raw where the gain is unknown."""
 
@@ -52,7 +54,7 @@ class Verification:
 
     uri: str
     signal_T: FloatArray
-    """In the reconstruction's unit, real samples only."""
+    """As the model was given it, filtered, in the reconstruction's unit, real samples only."""
     stored_error: float
     """``reconstruction_error`` of the row."""
     recomputed_error: float
@@ -79,28 +81,30 @@ def load_lake_encoder(lake: Lake) -> WindowEncoder:
 
 
 def reconstruct(encoder: WindowEncoder, row: Mapping[str, Any]) -> Reconstruction:
-    """Decodes the stored embedding and brings it back to the signal's unit.
+    """Decodes the stored embedding, with the stored beats, and brings it back to the signal's unit.
 
     Args:
         encoder: holds the model that the row names.
-        row: a row of ``windows`` with its embedding.
+        row: a row of ``windows`` with its embedding and beats.
 
     Raises:
         LakeError: the row is another model's.
     """
     if row["model_id"] != encoder.bundle.model_id:
         raise LakeError(f"{row['window_id']} is of {row['model_id']}, not of {encoder.bundle.model_id}")
-    y_T = encoder.reconstruct(np.asarray([row["embedding"]], np.float32))[0, : row["num_samples"]]
+    [y_T] = encoder.reconstruct(np.asarray([row["embedding"]], np.float32), [row["beats"]])
+    y_T = y_T[: row["num_samples"]]
     first, fs = row["start_sample"], encoder.bundle.spec.sampling_rate_hz
     return Reconstruction(
         time_s_T=np.arange(first, first + row["num_samples"]) / fs,
+        normalised_T=y_T,
         reconstruction_T=y_T * np.float32(row["norm_scale"]) + np.float32(row["norm_offset"]),
         unit=row["unit"],
     )
 
 
 def verify(
-    lake: Lake, row: Mapping[str, Any], reconstruction: Reconstruction, spec: ModelSpec
+    lake: Lake, row: Mapping[str, Any], reconstruction: Reconstruction, bundle: ModelBundle
 ) -> Verification:
     """Reads the window's archive again and computes the error of the reconstruction anew.
 
@@ -108,11 +112,14 @@ def verify(
         StorageError: the archive cannot be read.
         LakeError: its content is not what was encoded, or does not hold the window.
     """
-    uri, signal_T = read_signal(lake, row, spec)
-    difference_T = (signal_T - reconstruction.reconstruction_T).astype(np.float64) / row["norm_scale"]
+    uri, signal_T = read_signal(lake, row, bundle.spec)
+    [x_T], [offset], [scale] = bundle.normaliser.apply(
+        signal_T[None], np.array([len(signal_T)]), [row["lead"]]
+    )
+    difference_T = (x_T - reconstruction.normalised_T).astype(np.float64)
     return Verification(
         uri=uri,
-        signal_T=signal_T,
+        signal_T=x_T * scale + offset,
         stored_error=float(row["reconstruction_error"]),
         recomputed_error=float(np.mean(difference_T**2)),
     )

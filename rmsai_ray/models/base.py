@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rmsai_ray.plugins import Registry
 
@@ -30,29 +30,35 @@ class EcgAutoencoder(nn.Module):
 
     def forward(self, x_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (B, E) and reconstructions (B, T) of normalised float32 windows (B, T)."""
-        z_BE = self.encode(x_BT)
-        return z_BE, self.decode(z_BE)
+        beats_BT = self.find_beats(x_BT)
+        z_BE = self.encode(x_BT, beats_BT)
+        return z_BE, self.decode(z_BE, beats_BT)
 
-    def encode(self, x_BT: Tensor) -> Tensor:
-        """Embeddings (B, E) of normalised float32 windows (B, T)."""
-        return _in_company(self._encode, x_BT)
+    def find_beats(self, x_BT: Tensor) -> Tensor:
+        """1 at the beats that the family wants to be told of, else 0, (B, T); (B, 0) if it wants none."""
+        return x_BT.new_zeros(len(x_BT), 0)
 
-    def decode(self, z_BE: Tensor) -> Tensor:
-        """Reconstructions (B, T), in normalised units, of embeddings (B, E)."""
-        return _in_company(self._decode, z_BE)
+    def encode(self, x_BT: Tensor, beats_BT: Tensor | None = None) -> Tensor:
+        """Embeddings (B, E) of normalised float32 windows (B, T), whose beats are looked for if not given."""
+        return _in_company(self._encode, x_BT, self.find_beats(x_BT) if beats_BT is None else beats_BT)
 
-    def _encode(self, x_BT: Tensor) -> Tensor:
+    def decode(self, z_BE: Tensor, beats_BT: Tensor) -> Tensor:
+        """Reconstructions (B, T), in normalised units, of embeddings (B, E) and the places of the beats."""
+        return _in_company(self._decode, z_BE, beats_BT)
+
+    def _encode(self, x_BT: Tensor, beats_BT: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _decode(self, z_BE: Tensor) -> Tensor:
+    def _decode(self, z_BE: Tensor, beats_BT: Tensor) -> Tensor:
         raise NotImplementedError
 
 
-def _in_company(half: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+def _in_company(half: Callable[[Tensor, Tensor], Tensor], rows: Tensor, beats_BT: Tensor) -> Tensor:
     if len(rows) >= MIN_ROWS:
-        return half(rows)
-    company = rows.new_zeros(MIN_ROWS - len(rows), rows.shape[1])
-    return half(torch.cat([rows, company]))[: len(rows)]
+        return half(rows, beats_BT)
+    company = MIN_ROWS - len(rows)
+    padded = (functional.pad(tensor, (0, 0, 0, company)) for tensor in (rows, beats_BT))
+    return half(*padded)[: len(rows)]
 
 
 FAMILIES: Registry[Callable[..., EcgAutoencoder]] = Registry("model family")

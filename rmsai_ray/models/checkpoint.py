@@ -16,7 +16,7 @@ from rmsai_ray.errors import CheckpointError
 from rmsai_ray.models import upstream
 from rmsai_ray.models.base import build_network
 from rmsai_ray.models.bundle import ModelBundle, ModelSpec
-from rmsai_ray.models.profiles import PROFILES, get_profile
+from rmsai_ray.models.profiles import NORMALISERS, PROFILES, get_profile
 from rmsai_ray.signals.normalise import Normaliser
 
 WEIGHTS_NAME, DESCRIPTION_NAME, CARD_NAME = "model.safetensors", "model.json", "CARD.md"
@@ -57,11 +57,16 @@ def untrained_model(profile: str, *, seed: int = 0) -> ModelBundle:
     Raises:
         ConfigError: there is no such profile.
     """
-    spec = get_profile(profile)
+    return untrained_like(get_profile(profile), seed=seed)
+
+
+def untrained_like(spec: ModelSpec, *, seed: int = 0) -> ModelBundle:
+    """A freshly initialised network of a specification, normalising per window, marked as untrained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _build(spec)
-    return ModelBundle(network=network, spec=spec, normaliser=Normaliser("window"), trained=False)
+    normaliser = NORMALISERS.get(spec.profile, Normaliser("window"))
+    return ModelBundle(network=network, spec=spec, normaliser=normaliser, trained=False)
 
 
 def save_checkpoint(bundle: ModelBundle, folder: str | Path, *, card: str | None = None) -> Path:

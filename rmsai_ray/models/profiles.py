@@ -5,6 +5,7 @@ from __future__ import annotations
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.models.bundle import ModelSpec
 from rmsai_ray.signals.leads import LEADS
+from rmsai_ray.signals.normalise import Normaliser
 
 DEFAULT_PROFILE = "framed-2400x64"
 
@@ -20,13 +21,11 @@ PROFILES: dict[str, ModelSpec] = {
             embedding_dim=64,
             leads=LEADS,
             architecture={
+                "sampling_rate_hz": 200.0,
                 "frame_samples": 40,  # 0.2 s
                 "stem_dim": 80,
                 "hidden_dim": 112,
                 "head_dim": 128,
-                "num_segments": 12,  # of 1 s
-                "segment_dim": 4,
-                "num_positions": 16,
             },
         ),
         ModelSpec(
@@ -49,6 +48,11 @@ PROFILES: dict[str, ModelSpec] = {
         ),
     )
 }
+
+NORMALISERS: dict[str, Normaliser] = {
+    DEFAULT_PROFILE: Normaliser("window", baseline_samples=401, smoothing_samples=3)  # 2 s and 15 ms
+}
+"""What a new model of a profile is normalised by; others, by each window's own mean and deviation alone."""
 
 
 def get_profile(name: str) -> ModelSpec:

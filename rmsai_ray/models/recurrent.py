@@ -53,10 +53,10 @@ class RecurrentAutoencoder(EcgAutoencoder):
         self.encoder = Encoder(embedding_dim)
         self.decoder = Decoder(window_samples, embedding_dim)
 
-    def _encode(self, x_BT: Tensor) -> Tensor:
+    def _encode(self, x_BT: Tensor, beats_BT: Tensor) -> Tensor:
         z_BE: Tensor = self.encoder(x_BT)
         return z_BE
 
-    def _decode(self, z_BE: Tensor) -> Tensor:
+    def _decode(self, z_BE: Tensor, beats_BT: Tensor) -> Tensor:
         y_BT: Tensor = self.decoder(z_BE)
         return y_BT

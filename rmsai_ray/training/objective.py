@@ -1,78 +1,64 @@
 """What training minimises.
 
-Shapes: B windows, T samples of a window, S frames of a window, G places on the envelope's grid (T / 4).
+Shapes: B windows, T samples of a window.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rmsai_ray.models.base import EcgAutoencoder
 from rmsai_ray.models.framed import FramedAutoencoder
 
-GRID_SAMPLES = 4
-"""Samples per place of the envelope's grid: 20 ms at 200 Hz."""
-ENVELOPE_WIDTHS = (10.0, 5.0, 2.5, 1.0)
-"""Standard deviations of the Gaussians that blur the envelope, in places of the grid: 200 to 20 ms."""
-ENVELOPE_WEIGHT = 0.5
+HIDDEN_SHARE = 0.7
+"""Of the windows that have a part hidden from the encoder."""
+LEAST_HIDDEN, MOST_HIDDEN = 1 / 6, 2 / 3
+"""Of such a window."""
 
 
 class Objective(nn.Module):
-    """Mean squared error over real samples; framed networks also learn where the steep parts are.
+    """Mean squared error over real samples; framed networks learn it with a part of the window hidden.
 
-    To a network that does not know where the beats are, a narrow QRS complex in the wrong place costs more
-    than none, so plain training stays for long at smooth reconstructions without beats. The decoder's states
-    are therefore also asked, through a linear layer that is thrown away, for the envelope of the signal's
-    slope at four degrees of blur: the widest is easy to learn, and leads to the narrower ones and to the
-    signal itself.
+    The encoder does not see that part, the decoder has to draw it all the same, from the embedding and the
+    places of the beats. So an embedding cannot be a copy of this cut of the signal: it must say what holds
+    for the patient's beats beyond it, and stays put when the window slides.
     """
 
     def __init__(self, network: EcgAutoencoder) -> None:
         super().__init__()
         self.network = network
-        self.envelope_head: nn.Linear | None = None
-        if isinstance(network, FramedAutoencoder):
-            places_per_frame = network.window_samples // GRID_SAMPLES // network.num_frames
-            self.envelope_head = nn.Linear(network.states_dim, len(ENVELOPE_WIDTHS) * places_per_frame)
 
     def forward(self, x_BT: Tensor, is_real_BT: Tensor) -> tuple[Tensor, Tensor]:
         """(what to minimise, the mean squared error in it), both scalars."""
-        if not isinstance(self.network, FramedAutoencoder) or self.envelope_head is None:
-            mse = window_mse(x_BT, self.network(x_BT)[1], is_real_BT).mean()
-            return mse, mse
-        h_BSH = self.network.decoder_states(self.network.encode(x_BT))
-        mse = window_mse(x_BT, self.network.render(h_BSH), is_real_BT).mean()
-        wanted_BSW = envelopes(x_BT, is_real_BT, self.network.num_frames)
-        return mse + ENVELOPE_WEIGHT * functional.mse_loss(self.envelope_head(h_BSH), wanted_BSW), mse
+        mse = window_mse(x_BT, self._reconstruct(x_BT), is_real_BT).mean()
+        return mse, mse
+
+    def _reconstruct(self, x_BT: Tensor) -> Tensor:
+        if not isinstance(self.network, FramedAutoencoder):
+            y_BT: Tensor = self.network(x_BT)[1]
+            return y_BT
+        beats_BT = self.network.find_beats(x_BT)
+        draws_B3 = torch.rand(len(x_BT), 3, device=x_BT.device)
+        is_seen_BT = seen(draws_B3, self.network.num_frames).repeat_interleave(self.network.frame_samples, 1)
+        return self.network.decode(self.network.encode(x_BT * is_seen_BT, beats_BT * is_seen_BT), beats_BT)
+
+
+def seen(draws_B3: Tensor, num_frames: int) -> Tensor:
+    """Which frames of each window the encoder may see, (B, num_frames).
+
+    Args:
+        draws_B3: numbers in [0, 1) that decide whether, how much and where to hide.
+        num_frames: of a window.
+    """
+    is_hidden_B1, share_B1, place_B1 = (draw_B[:, None] for draw_B in draws_B3.unbind(1))
+    length_B1 = (LEAST_HIDDEN + share_B1 * (MOST_HIDDEN - LEAST_HIDDEN)) * num_frames
+    start_B1 = place_B1 * (num_frames - length_B1)
+    frames_S = torch.arange(num_frames, device=draws_B3.device)
+    is_inside_BS = (frames_S >= start_B1) & (frames_S < start_B1 + length_B1)
+    return ~(is_inside_BS & (is_hidden_B1 < HIDDEN_SHARE))
 
 
 def window_mse(x_BT: Tensor, y_BT: Tensor, is_real_BT: Tensor) -> Tensor:
     """Mean squared error of each window over its real samples, (B,)."""
     return ((y_BT - x_BT).square() * is_real_BT).sum(1) / is_real_BT.sum(1).clamp(min=1)
-
-
-def envelopes(x_BT: Tensor, is_real_BT: Tensor, num_frames: int) -> Tensor:
-    """The signal's absolute slope, blurred to each of the widths, with mean 0 and variance 1 per window.
-
-    Returns:
-        (B, S, widths · places per frame)
-    """
-    slope_BT = functional.pad(x_BT[:, 4:] - x_BT[:, :-4], (2, 2)) * is_real_BT
-    sharp_B1G = functional.avg_pool1d(slope_BT.abs().unsqueeze(1), GRID_SAMPLES)
-    blurred = [functional.conv1d(sharp_B1G, kernel, padding="same") for kernel in _kernels(x_BT)]
-    envelope_BWG = torch.cat(blurred, 1)
-    envelope_BWG = envelope_BWG - envelope_BWG.mean(-1, keepdim=True)
-    envelope_BWG = envelope_BWG / (envelope_BWG.std(-1, keepdim=True) + 1e-3)
-    return envelope_BWG.reshape(*envelope_BWG.shape[:2], num_frames, -1).transpose(1, 2).flatten(2)
-
-
-def _kernels(like: Tensor) -> list[Tensor]:
-    """Gaussians of sum 1, each (1, 1, length), cut at three standard deviations."""
-    kernels = []
-    for width in ENVELOPE_WIDTHS:
-        reach = int(3 * width) + 1
-        places = torch.arange(-reach, reach + 1, device=like.device, dtype=like.dtype)
-        kernels.append(torch.softmax(-0.5 * (places / width).square(), 0)[None, None])
-    return kernels

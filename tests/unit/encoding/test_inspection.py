@@ -69,6 +69,7 @@ def window_row(encoder: WindowEncoder, archive: Path, start: int) -> tuple[dict[
         "num_samples": 140,
         "unit": "mV",
         "embedding": encoded.embedding_NE[0].tolist(),
+        "beats": encoded.beats_N[0].tolist(),
         "norm_offset": float(encoded.offset_N[0]),
         "norm_scale": float(encoded.scale_N[0]),
         "reconstruction_error": float(encoded.mse_N[0]),
@@ -94,8 +95,8 @@ def test_verification_reads_the_same_signal_and_error(
 ) -> None:
     row, samples_T = window_row(encoder, archive, start)
     held = load_lake_encoder(lake)
-    found = verify(lake, row, reconstruct(held, row), held.bundle.spec)
-    np.testing.assert_array_equal(found.signal_T, samples_T)
+    found = verify(lake, row, reconstruct(held, row), held.bundle)
+    np.testing.assert_allclose(found.signal_T, samples_T, atol=1e-6)
     assert found.recomputed_error == pytest.approx(row["reconstruction_error"], rel=1e-4)
     assert found.agrees
     assert found.uri == str(archive)
@@ -104,17 +105,17 @@ def test_verification_reads_the_same_signal_and_error(
 def test_a_wrong_stored_error_is_found(lake: Lake, encoder: WindowEncoder, archive: Path) -> None:
     row, _ = window_row(encoder, archive, 0)
     wrong = row | {"reconstruction_error": row["reconstruction_error"] * 1.01}
-    assert not verify(lake, wrong, reconstruct(encoder, wrong), encoder.bundle.spec).agrees
+    assert not verify(lake, wrong, reconstruct(encoder, wrong), encoder.bundle).agrees
 
 
 def test_a_changed_archive_verifies_nothing(lake: Lake, encoder: WindowEncoder, archive: Path) -> None:
     row, _ = window_row(encoder, archive, 0)
     write_archive_file(archive.parent, num_events=2, seed=1)
     with pytest.raises(LakeError, match="changed"):
-        verify(lake, row, reconstruct(encoder, row), encoder.bundle.spec)
+        verify(lake, row, reconstruct(encoder, row), encoder.bundle)
     archive.unlink()
     with pytest.raises(StorageError, match="cannot read"):
-        verify(lake, row, reconstruct(encoder, row), encoder.bundle.spec)
+        verify(lake, row, reconstruct(encoder, row), encoder.bundle)
 
 
 def test_another_models_row_is_refused(encoder: WindowEncoder, archive: Path) -> None:

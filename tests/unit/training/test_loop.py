@@ -15,7 +15,7 @@ from rmsai_ray.signals.normalise import Normaliser
 from rmsai_ray.training.augment import PRESETS, augment
 from rmsai_ray.training.data import WindowSet
 from rmsai_ray.training.loop import FitConfig, best_epoch, fit, window_errors
-from rmsai_ray.training.objective import Objective, envelopes, window_mse
+from rmsai_ray.training.objective import HIDDEN_SHARE, MOST_HIDDEN, Objective, seen, window_mse
 
 T = 480
 CONFIG = FitConfig(epochs=5, batch_windows=16, learning_rate=1e-2, patience=8, seed=1)
@@ -23,7 +23,7 @@ WINDOW = Normaliser("window")
 
 
 def small_network(seed: int = 0) -> EcgAutoencoder:
-    sizes = {"stem_dim": 16, "hidden_dim": 24, "head_dim": 16, "num_segments": 4}
+    sizes = {"stem_dim": 16, "hidden_dim": 24, "head_dim": 16}
     architecture = {**PROFILES["framed-2400x64"].architecture, **sizes}
     torch.manual_seed(seed)
     return build_network("framed", window_samples=T, embedding_dim=24, architecture=architecture)
@@ -102,23 +102,13 @@ def test_the_error_of_a_window_does_not_depend_on_its_neighbours() -> None:
     assert alone[0] == window_errors(network, WINDOW, windows)[7]
 
 
-def test_envelopes_are_high_where_the_signal_is_steep() -> None:
-    x_BT = torch.zeros(1, T)
-    x_BT[0, 200:210] = torch.tensor([1, 2, 4, 8, 9, 8, 4, 2, 1, 0.5])
-    is_real_BT = torch.ones(1, T, dtype=torch.bool)
-    envelope_WG = envelopes(x_BT, is_real_BT, 12)[0].reshape(12, 4, 10).transpose(0, 1).reshape(4, 120)
-    assert (envelope_WG.argmax(1) - 51).abs().max() <= 1  # 204 samples / 4
-    torch.testing.assert_close(envelope_WG.mean(1), torch.zeros(4), atol=1e-5, rtol=0)
-    widths = (envelope_WG > envelope_WG.max(1, keepdim=True).values / 2).sum(1).tolist()
-    assert widths == sorted(widths, reverse=True)
-    assert envelopes(torch.zeros(1, T), is_real_BT, 12).abs().max() == 0, "a flat line has no envelope"
-
-
-def test_padding_has_no_slope() -> None:
-    x_BT = torch.cat([torch.sin(torch.arange(240) / 9.0) + 3, torch.zeros(240)])[None]
-    is_real_BT = (torch.arange(T) < 238)[None]
-    envelope_SW = envelopes(x_BT, is_real_BT, 12)[0]
-    assert envelope_SW[8:, 30:].max() < 0, "the narrowest envelope, well inside the padding"
+def test_a_part_of_most_windows_is_hidden_and_never_all() -> None:
+    is_seen_BS = seen(torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)), 60)
+    share_B = is_seen_BS.float().mean(1)
+    assert (share_B < 1).float().mean() == pytest.approx(HIDDEN_SHARE, abs=0.04)
+    assert share_B.min() >= 1 - MOST_HIDDEN - 1 / 60
+    edges_B = is_seen_BS.diff(dim=1).sum(1)
+    assert edges_B.max() <= 2, "one part, in one piece"
 
 
 def test_other_families_train_on_the_error_alone() -> None:
