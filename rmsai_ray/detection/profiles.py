@@ -25,8 +25,11 @@ from rmsai_ray.ids import config_hash
 from rmsai_ray.revisions import Document, Revisions
 from rmsai_ray.runs import now
 from rmsai_ray.storage import Store, split_object_uri
+from rmsai_ray.tables.audit import scorer_folder
 
-FOLDER, PARTITION = "thresholds", "model="
+FOLDER = "thresholds"
+SET_HASH = re.compile(r"_([0-9a-f]{8})$")
+"""What a plus sign stood before in the id of a detector set."""
 FORMAT_VERSION = 1
 SUFFIX = ".json"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -156,14 +159,15 @@ def versioned(profile: ThresholdProfile, label: str) -> ThresholdProfile:
 def list_scorers(lake_uri: str) -> list[str]:
     """What the named profiles of a lake were made for, sorted."""
     keys = (info.key.split("/") for info in Store(lake_uri).list(FOLDER))
-    return sorted({key[1].removeprefix(PARTITION) for key in keys if len(key) == 4})
+    folders = {key[1].removeprefix("model=") for key in keys if len(key) == 4}
+    return sorted(SET_HASH.sub(r"+\1", folder) for folder in folders)
 
 
 class NamedProfiles:
     """The named profiles of a lake for the scores of one scorer: every state that one was in is kept."""
 
     def __init__(self, lake_uri: str, scorer: str) -> None:
-        self._store, self._folder = Store(lake_uri), f"{FOLDER}/{PARTITION}{scorer}"
+        self._store, self._folder = Store(lake_uri), scorer_folder(FOLDER, scorer)
 
     def names(self) -> list[str]:
         """All of them, sorted."""
