@@ -108,6 +108,7 @@ def _window(model: str, number: int, event: int, lead: int, start: int) -> dict[
         "embedding": _embedding(model, prefix, rng),
         "norm_offset": 0.1,
         "norm_scale": 0.5,
+        "beats": [3, 9],
         "reconstruction_error": error,
         "worst_error": error * 4,
         "mae": error / 2,

@@ -26,7 +26,8 @@ from rmsai_ray.signals.windows import Windows, count_in_windows, cut_windows
 from rmsai_ray.tables import schemas
 
 SCORED_WINDOW_COLUMNS = (
-    "embedding", "norm_offset", "norm_scale", "reconstruction_error", "worst_error", "mae", "mse_raw",
+    "embedding", "norm_offset", "norm_scale", "beats",
+    "reconstruction_error", "worst_error", "mae", "mse_raw",
     "detector_set", "scores", "detector", "anomaly_score",
     "threshold", "threshold_condition", "threshold_profile", "threshold_version",
     "is_anomaly", "is_anomaly_condition", "anomaly_status", "anomaly_type", "rhythm_class", "rate_class",

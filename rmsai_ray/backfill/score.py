@@ -75,6 +75,7 @@ def _score_windows(
         "embedding": embedding,
         "norm_offset": encoded.offset_N,
         "norm_scale": encoded.scale_N,
+        "beats": encoded.beats_N,
         "reconstruction_error": encoded.mse_N,
         "worst_error": encoded.worst_mse_N,
         "mae": encoded.mae_N,

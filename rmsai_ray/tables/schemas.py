@@ -162,6 +162,7 @@ def windows(embedding_dim: int) -> pa.Schema:
             _required("embedding", pa.list_(pa.float32(), embedding_dim)),
             _required("norm_offset", pa.float32()),  # normalised = (signal − offset) / scale
             _required("norm_scale", pa.float32()),
+            _required("beats", pa.list_(pa.int16())),  # samples of the window; the decoder wants them, too
             _required("reconstruction_error", pa.float32()),  # mean squared error, normalised units
             _required("worst_error", pa.float32()),  # mean squared error of the worst 0.3 s, normalised units
             _required("mae", pa.float32()),  # mean absolute error, normalised units

@@ -90,6 +90,8 @@ def test_errors_and_embeddings_are_what_the_network_says(bundle: ModelBundle) ->
         assert row["mae"] == pytest.approx(np.mean(np.abs(error)), rel=1e-4)
         assert row["mse_raw"] == pytest.approx(np.mean((error * row["norm_scale"]) ** 2), rel=1e-4)
         assert row["embedding"] == pytest.approx(z[0].tolist(), abs=1e-5)
+        beats = bundle.network.find_beats(torch.from_numpy(x)[None])
+        assert row["beats"] == beats[0].nonzero().flatten().tolist()
     assert set(scored["num_samples"].to_pylist()) >= {100, bundle.spec.window_samples}
 
 
