@@ -30,8 +30,8 @@ LAYERS = {
     "encoding": FLOWS,
     "training": FLOWS,
     "detection": FLOWS,
-    "evaluation": FLOWS,
     "backfill": BACKFILL,
+    "evaluation": BACKFILL,
     "cli": FRONT,
     "jobs": JOBS,
 }
@@ -46,8 +46,11 @@ HOMES = {
     "lance": ("tables",),
     "lancedb": ("tables",),
     "duckdb": ("tables",),
+    "sklearn": ("detection", "evaluation"),
+    "skops": ("detection",),
+    "optuna": ("evaluation",),
     "obstore": ("storage",),
-    "ray": ("backfill", "corpus", "encoding", "training", "job"),
+    "ray": ("backfill", "corpus", "encoding", "evaluation", "training", "job"),
     "tyro": ("job", "cli"),
     "rich": ("job", "backfill", "corpus", "cli"),
 }
