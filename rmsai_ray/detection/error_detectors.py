@@ -48,6 +48,21 @@ class WorstError(NeedsNoFit):
         return np.asarray(measured.worst_mse_N, np.float32)
 
 
+@DETECTORS.register("error_contrast")
+class ErrorContrast(NeedsNoFit):
+    """The worst part's error over the whole window's: how far one beat stands out of its own window.
+
+    It knows no patient: a trace that is noisy throughout has a large error everywhere, and little contrast.
+    """
+
+    name = "error_contrast"
+
+    def anomaly_score(self, measured: Measured) -> Float32Array:
+        """``worst_mse_N / mse_N``."""
+        mse_N = np.maximum(measured.mse_N.astype(np.float64), SMALLEST_ERROR)
+        return (measured.worst_mse_N / mse_N).astype(np.float32)
+
+
 @DETECTORS.register("two_sided_error")
 class TwoSidedError(KeepsArrays):
     """How far the error lies from that of normal windows of its lead, above or below.

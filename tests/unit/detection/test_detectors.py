@@ -19,7 +19,7 @@ from rmsai_ray.errors import CheckpointError, ConfigError
 from tests.measured_windows import normal_windows, odd_windows, with_rhythm
 
 LEARNING = ("two_sided_error", "mahalanobis", "knn", "isolation_forest", "one_class_svm", "rhythm")
-ALL = ("reconstruction_error", "worst_error", *LEARNING)
+ALL = ("reconstruction_error", "worst_error", "error_contrast", *LEARNING)
 NORMAL = normal_windows(600, seed=1)
 UNSEEN = normal_windows(300, seed=2)
 
@@ -53,6 +53,7 @@ def scaled_error(factor: float) -> Callable[[Measured], Measured]:
     [
         ("reconstruction_error", scaled_error(20)),
         ("worst_error", scaled_error(20)),
+        ("error_contrast", lambda windows: replace(windows, worst_mse_N=windows.worst_mse_N * 20)),
         ("two_sided_error", scaled_error(20)),
         ("two_sided_error", scaled_error(0.05)),
         ("mahalanobis", moved),
