@@ -111,7 +111,8 @@ def resolve(config: BackfillConfig) -> Run:
         quantiles=detectors.calibration if detectors else None,
         false_alarm_rate=config.false_alarm_rate,
     )
-    options = config.result_options(bundle.model_id, profile.version, detector, set_id)
+    named = replace(config, threshold_profile=profile.name)  # whatever file or step it was read from
+    options = named.result_options(bundle.model_id, profile.version, detector, set_id)
     scoring = Scoring(
         profile=profile, detector=detector, verdict_rule=config.verdict_rule, detector_set=set_id
     )

@@ -9,13 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmsai_ray.errors import LakeError
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.ledger import COPY, LedgerEntry
-from rmsai_ray.tables.manifest import LISTING, Fold, Manifest, difference, fold, load_manifest, save_manifest
+from rmsai_ray.tables.manifest import (
+    LISTING,
+    Fold,
+    Manifest,
+    difference,
+    fold,
+    load_manifest,
+    manifest_key,
+    save_manifest,
+)
+from rmsai_ray.tables.parts import to_parquet
 
 few = settings(max_examples=int(os.environ.get("RMSAI_EXAMPLES", "12")), deadline=None)
 MODEL, RUN, OTHER_RUN = "tiny-8x4-aaaaaaaaaaaa", "backfill-1", "backfill-2"
@@ -367,3 +379,13 @@ def test_a_manifest_survives_its_object(tmp_path: Path) -> None:
     assert loaded.rows.equals(known.rows)
     assert loaded.folded_units == {"u1", "u2"}
     assert loaded.unit_ids == {"u1", "u2"}
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    save_manifest(store, MODEL, Manifest())
+    assert load_manifest(store, MODEL).rows.num_rows == 0
+    table = pq.read_table(pa.BufferReader(store.get(manifest_key(MODEL))))
+    store.put(manifest_key(MODEL), to_parquet(table.replace_schema_metadata({"rmsai_schema": "archives/1"})))
+    with pytest.raises(LakeError, match=r"archives/1.*archives/2.*another lake"):
+        load_manifest(store, MODEL)

@@ -7,6 +7,7 @@ import lance
 import pyarrow as pa
 import pytest
 
+from rmsai_ray.errors import LakeError
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.vectors import VALUES_PER_DELETE, VectorTable, table_name
 from tests.small_tables import EMBEDDING_DIM, MODEL, windows
@@ -97,3 +98,11 @@ def test_more_units_than_fit_into_one_statement_are_deleted(vectors: VectorTable
     many = {f"m{i:04}": {"x"} for i in range(VALUES_PER_DELETE)}
     vectors.delete_rows({"first": {"of-first"}, **many, "last": {"of-last"}})
     assert contents(vectors) == ["of-kept/0"]
+
+
+def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    vectors = VectorTable(str(tmp_path), MODEL, EMBEDDING_DIM)
+    old = schemas.windows(EMBEDDING_DIM).with_metadata({"rmsai_schema": "windows/1"})
+    lance.write_dataset(old.empty_table(), vectors.uri, schema=old)
+    with pytest.raises(LakeError, match=r"windows/1.*windows/2"):
+        vectors.ensure_exists()
