@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import tyro
@@ -12,6 +12,7 @@ import tyro
 from rmsai_ray.cli.models import Models
 from rmsai_ray.cli.options import LakeOptions
 from rmsai_ray.cli.output import Answer
+from rmsai_ray.cli.thresholds import Thresholds
 from rmsai_ray.cli.waveforms import Reconstruct, SignalFile
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.tables import queries, search, usage
@@ -19,11 +20,11 @@ from rmsai_ray.tables.filters import WindowFilter
 from rmsai_ray.tables.lake import Lake
 
 WINDOW_COLUMNS = (
-    "window_id", "event_time", "condition", "heart_rate",
-    "reconstruction_error", "threshold", "anomaly_score", "anomaly_type", "quality_score",
+    "window_id", "event_time", "condition", "heart_rate", "ecg_rate",
+    "anomaly_score", "threshold", "scores", "anomaly_type", "quality_score",
 )  # fmt: skip
 EVENT_WINDOW_COLUMNS = (
-    "window_id", "lead", "start_sample", "reconstruction_error", "threshold", "anomaly_score",
+    "window_id", "lead", "start_sample", "ecg_rate", "rr_irregularity", "anomaly_score", "threshold", "scores",
     "anomaly_status", "anomaly_type", "quality_score", "quality_flags",
 )  # fmt: skip
 VITAL_COLUMNS = ("name", "value", "units", "lower_threshold", "upper_threshold", "time")
@@ -58,7 +59,7 @@ class Stats(LakeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Anomalies(LakeOptions):
-    """Anomalous windows, the largest reconstruction error first."""
+    """Anomalous windows, the highest anomaly score first; with what each detector says."""
 
     where: WindowFilter = field(default_factory=WindowFilter)
     limit: int = 100
@@ -90,7 +91,7 @@ class Event(LakeOptions):
             tables={
                 view.event["event"]: pd.DataFrame({"field": shown.keys(), "value": shown.values()}),
                 "Vital signs": vitals,
-                "Windows": view.windows[list(EVENT_WINDOW_COLUMNS)],
+                "Windows": _for_people(view.windows, EVENT_WINDOW_COLUMNS),
             },
         )
 
@@ -185,6 +186,7 @@ Command = (
     | Annotated[Storage, tyro.conf.subcommand("storage", prefix_name=False)]
     | Annotated[Sql, tyro.conf.subcommand("sql", prefix_name=False)]
     | Annotated[Models, tyro.conf.subcommand("models", prefix_name=False)]
+    | Annotated[Thresholds, tyro.conf.subcommand("thresholds", prefix_name=False)]
 )
 
 
@@ -193,8 +195,18 @@ def _rows(name: str, lake: Lake, frame: pd.DataFrame, columns: Sequence[str]) ->
     return Answer(
         data={"model_id": lake.model_id, name: frame},
         rows=frame,
-        tables={f"{name} ({len(frame)})": frame[list(columns)]},
+        tables={f"{name} ({len(frame)})": _for_people(frame, columns)},
     )
+
+
+def _for_people(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns; scores as ``knn 1.2, ensemble 0.9``."""
+    shown = frame[list(columns)]
+    return shown.assign(scores=shown["scores"].map(_scores_text)) if "scores" in shown else shown
+
+
+def _scores_text(scores: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{pair['detector']} {pair['score']:.3g}" for pair in scores)
 
 
 def _by_group(found: queries.LakeStats) -> pd.DataFrame:

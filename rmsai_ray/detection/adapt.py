@@ -149,8 +149,10 @@ def find_present(
     profiles = NamedProfiles(config.lake, scored.scorer)
     history = profiles.history(config.profile)
     if history:
-        anchor = next(step.profile for step in reversed(history) if step.action in ANCHORS)
-        return check_metric(history[-1].profile, scored.detector), anchor
+        present = history[-1].profile
+        made = next(step.number for step in history if step.profile == present)  # before any roll back to it
+        anchors = [step.profile for step in history[:made] if step.action in ANCHORS]
+        return check_metric(present, scored.detector), (anchors or [history[0].profile])[-1]
     start = versioned(replace(_start(config, lake, scored), name=config.profile), "start")
     if not config.dry_run:
         profiles.save(start, "start")

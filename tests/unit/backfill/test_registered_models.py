@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.flow import recorded, resolve
 from rmsai_ray.backfill.report import Summary
+from rmsai_ray.detection.profiles import NamedProfiles, profile_to_json, versioned
+from rmsai_ray.detection.thresholds import ThresholdProfile
 from rmsai_ray.errors import CheckpointError, ConfigError
 from rmsai_ray.models.checkpoint import save_checkpoint
 from rmsai_ray.registry import ModelRegistry
@@ -92,6 +95,24 @@ def test_what_was_changed_after_registration_scores_nothing(
     (folder / "model.json").write_text((folder / "model.json").read_text().replace("0.5", "5.0"))
     with pytest.raises(CheckpointError, match="changed after it was registered"):
         resolve(configure("ecg"))
+
+
+def test_a_threshold_profile_names_the_run_by_its_numbers_and_not_by_the_way_to_it(
+    configure: Callable[[str], BackfillConfig], tmp_path: Path
+) -> None:
+    config = configure("ecg")
+    profile = versioned(ThresholdProfile("adaptive", "", "mse", {"*": 1.0}, {}), "20251001")
+    profiles = NamedProfiles(config.lake, resolve(config).bundle.model_id)
+    profiles.save(profile, "import")
+    (tmp_path / "mine.json").write_text(json.dumps(profile_to_json(profile)))
+    names = ("adaptive", "adaptive@1", str(tmp_path / "mine.json"))
+    runs = [resolve(replace(config, threshold_profile=name)) for name in names]
+    assert all(run.scoring.profile == profile for run in runs)
+    assert len({run.run_id for run in runs}) == 1
+    assert runs[0].run_id != resolve(config).run_id
+    profiles.save(versioned(replace(profile, base={"*": 2.0}), "20251002"), "adapt")
+    assert resolve(replace(config, threshold_profile="adaptive")).run_id != runs[0].run_id
+    assert resolve(replace(config, threshold_profile="adaptive@1")).run_id == runs[0].run_id
 
 
 def test_a_registry_needs_a_name_that_it_has(configure: Callable[[str], BackfillConfig]) -> None:
