@@ -26,7 +26,7 @@ class BackfillConfig:
     """A packaged model's name, a checkpoint folder, or an upstream checkpoint. Default: the profile's. With
     a registry: NAME@ALIAS, NAME@VERSION, or NAME for its champion."""
     registry: str | None = None
-    """Where registered models are: a folder or s3://bucket/prefix."""
+    """Where registered models and detectors are: a folder or s3://bucket/prefix."""
     profile: str | None = None
     """Window profile: framed-2400x64 (default), seed-2400x64 or rmsai-140x128."""
     leads: tuple[str, ...] = ()
@@ -37,8 +37,8 @@ class BackfillConfig:
     false_alarm_rate: float | None = None
     """Share of normal windows that calibrated thresholds may take for anomalies. Default: 0.05."""
     detectors: str | None = None
-    """Fitted detectors: a folder, packaged (the model's own), or none. Default: the model's own, where it has
-    some."""
+    """Fitted detectors: a folder, packaged (the model's own), none, or with a registry NAME@ALIAS. Default:
+    the model's own, where it has some."""
     detector: str | None = None
     """What makes the anomaly score. Default: ensemble where detectors are fitted, else
     reconstruction_error."""
@@ -96,7 +96,7 @@ class BackfillConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(name, value, "must be positive", "Give a larger value, or leave it out.")
-        if self.registry is not None and self.model is None:
+        if self.registry is not None and self.model is None and self.detectors is None:
             raise ConfigError(
                 "registry", self.registry, "was given without a model", "Give --model NAME@ALIAS."
             )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from rmsai_ray.backfill.estimate import print_plan
 from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, list_archives, pack_units
 from rmsai_ray.backfill.progress import follow
 from rmsai_ray.backfill.read import ReadTask, unit_to_json
+from rmsai_ray.backfill.registered import located
 from rmsai_ray.backfill.report import Summary, count_status, print_summary
 from rmsai_ray.backfill.score import Scoring
 from rmsai_ray.backfill.stages import EncodeWindows, ReadUnits, WriteUnits
@@ -38,7 +38,6 @@ from rmsai_ray.models.bundle import ModelBundle
 from rmsai_ray.models.checkpoint import load_model
 from rmsai_ray.models.profiles import DEFAULT_PROFILE, get_profile
 from rmsai_ray.models.shelf import shelve_model
-from rmsai_ray.registry import ModelRegistry
 from rmsai_ray.runs import JsonLog, RunRecord, code_version, command_line
 from rmsai_ray.signals.leads import select_leads
 from rmsai_ray.storage import Store
@@ -67,8 +66,8 @@ class Run:
     scoring: Scoring
     detectors: DetectorSet | None = None
     """Fitted detectors that score beside the errors."""
-    registered: dict[str, Any] | None = None
-    """What a reference to the registry stood for when the run began."""
+    registered: dict[str, Any] = field(default_factory=dict)
+    """What references to the registry stood for when the run began: ``model``, ``detectors``."""
 
     @property
     def vectors(self) -> VectorTable:
@@ -98,9 +97,9 @@ def backfill(config: BackfillConfig) -> None:
 
 def resolve(config: BackfillConfig) -> Run:
     """Loads the model, fixes the thresholds and names the run."""
-    with located_model(config) as (located, registered):
-        bundle = load_bundle(located)
-        detectors = choose_detector_set(located, bundle.model_id)
+    with located(config) as (local, registered):
+        bundle = load_bundle(local)
+        detectors = choose_detector_set(local, bundle.model_id)
     detector, set_id = choose_detector(config, detectors), detectors.set_id if detectors else None
     profile = find_profile(
         config.threshold_profile,
@@ -125,18 +124,6 @@ def resolve(config: BackfillConfig) -> Run:
         detectors=detectors,
         registered=registered,
     )
-
-
-@contextmanager
-def located_model(config: BackfillConfig) -> Iterator[tuple[BackfillConfig, dict[str, Any] | None]]:
-    """The configuration with a registered model's files on this machine, and what it was resolved to."""
-    if config.registry is None:
-        yield config, None
-        return
-    registry = ModelRegistry(config.registry)
-    resolved = registry.resolve(config.model or "")
-    with tempfile.TemporaryDirectory() as folder:
-        yield replace(config, model=str(registry.fetch(resolved.version, folder))), resolved.to_json()
 
 
 def load_bundle(config: BackfillConfig) -> ModelBundle:
@@ -303,8 +290,8 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
             "model": {
                 "name_or_path": run.config.model or run.config.profile or DEFAULT_PROFILE,
                 "model_id": run.bundle.model_id,
-                "registered": run.registered,
             },
+            "registered": run.registered,
             "threshold_profile": {"name": run.scoring.profile.name, "version": run.scoring.profile.version},
             "detector": run.scoring.detector,
             "detector_set": run.scoring.detector_set,

@@ -12,11 +12,13 @@ import pytest
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.flow import recorded, resolve
 from rmsai_ray.backfill.report import Summary
+from rmsai_ray.detection.detector_set import fit_detector_set
 from rmsai_ray.detection.profiles import NamedProfiles, profile_to_json, versioned
 from rmsai_ray.detection.thresholds import ThresholdProfile
 from rmsai_ray.errors import CheckpointError, ConfigError
 from rmsai_ray.models.checkpoint import save_checkpoint
 from rmsai_ray.registry import ModelRegistry
+from tests import measured_windows
 from tests.local_backfill import tiny_bundle
 
 THRESHOLDS = {"metric": "mse", "percentile": 95, "T_normal": {"ECG1": 0.5}}
@@ -51,7 +53,7 @@ def test_the_run_is_named_by_the_model_and_not_by_the_way_to_it(
     assert runs["ecg@challenger"].run_id != runs["ecg"].run_id
     plain = resolve(replace(configure("ecg"), model=str(tmp_path / "model-0"), registry=None))
     assert plain.run_id == runs["ecg"].run_id
-    assert plain.registered is None
+    assert plain.registered == {}
 
 
 def test_a_moved_alias_is_another_run_and_the_old_one_again_after_a_roll_back(
@@ -72,10 +74,9 @@ def test_the_record_says_what_the_alias_stood_for(
     with recorded(run, Summary()) as record:
         pass
     version = registry.entry("ecg").versions[1]
-    assert record.facts["model"] == {
-        "name_or_path": "ecg@challenger",
-        "model_id": version.content_id,
-        "registered": {
+    assert record.facts["model"] == {"name_or_path": "ecg@challenger", "model_id": version.content_id}
+    assert record.facts["registered"] == {
+        "model": {
             "reference": "ecg@challenger",
             "alias": "challenger",
             "name": "ecg",
@@ -86,6 +87,24 @@ def test_the_record_says_what_the_alias_stood_for(
         },
     }
     assert record.config["model"] == "ecg@challenger"
+
+
+def test_detectors_are_resolved_like_models(
+    configure: Callable[[str], BackfillConfig], registry: ModelRegistry, tmp_path: Path
+) -> None:
+    model_id = registry.resolve("ecg").version.content_id
+    train, validation = (measured_windows.normal_windows(300, seed=seed) for seed in (1, 2))
+    fitted = fit_detector_set(train, validation, ("worst_error", "rhythm"), model_id=model_id, seed=0)
+    registry.register("ecg-detectors", fitted.save(tmp_path / "set"), alias="champion")
+    run = resolve(replace(configure("ecg"), detectors="ecg-detectors@champion"))
+    assert run.scoring.detector_set == fitted.set_id == run.registered["detectors"]["content_id"]
+    assert run.scoring.detector == "ensemble"
+    assert run.scoring.profile.version.startswith("far5-")
+    folder = resolve(replace(configure("ecg"), detectors=str(tmp_path / "set")))
+    assert folder.run_id == run.run_id
+    for options in ({"detectors": "ecg"}, {"model": "ecg-detectors"}):
+        with pytest.raises(ConfigError, match="is registered as"):
+            resolve(replace(configure("ecg"), **options))
 
 
 def test_what_was_changed_after_registration_scores_nothing(
