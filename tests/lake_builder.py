@@ -91,6 +91,7 @@ def _window(model: str, number: int, event: int, lead: int, start: int) -> dict[
     prefix = f"{patient}_{period}/{event_id}/{lead_name}/{start}"
     error = round(float(rng.uniform(0.01, 0.3)), 3)
     is_anomaly = error > 0.15
+    score = round(error * 10 + lead, 3)  # another order than that of the errors
     chunk = f"chunk_{patient}_{period}_{event_id[6:]}{lead_number}_{start}"
     return {
         "window_id": f"{prefix}@{archive_id(number)[:12]}",
@@ -121,11 +122,11 @@ def _window(model: str, number: int, event: int, lead: int, start: int) -> dict[
         "detector_set": f"{model}+0a1b2c3d",
         "scores": [
             {"detector": "worst_error", "score": error * 4},
-            {"detector": "ensemble", "score": error * 10},
+            {"detector": "ensemble", "score": score},
         ],
         "detector": "ensemble",
-        "anomaly_score": error * 10,
-        "threshold": 1.5,
+        "anomaly_score": score,
+        "threshold": 1.5 + lead,
         "threshold_condition": 1.0,
         "threshold_profile": "seed",
         "threshold_version": "1",

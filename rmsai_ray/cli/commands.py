@@ -24,8 +24,8 @@ WINDOW_COLUMNS = (
     "anomaly_score", "threshold", "scores", "anomaly_type", "quality_score",
 )  # fmt: skip
 EVENT_WINDOW_COLUMNS = (
-    "window_id", "lead", "start_sample", "ecg_rate", "rr_irregularity", "anomaly_score", "threshold", "scores",
-    "anomaly_status", "anomaly_type", "quality_score", "quality_flags",
+    "window_id", "lead", "start_sample", "ecg_rate", "rr_irregularity", "anomaly_score", "threshold",
+    "scores", "anomaly_status", "anomaly_type", "quality_score", "quality_flags",
 )  # fmt: skip
 VITAL_COLUMNS = ("name", "value", "units", "lower_threshold", "upper_threshold", "time")
 VERDICT_COLUMNS = (

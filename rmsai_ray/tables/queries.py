@@ -130,13 +130,13 @@ def stats(lake: Lake) -> LakeStats:
 
 
 def anomalies(lake: Lake, where: WindowFilter | None = None, *, limit: int = 100) -> pd.DataFrame:
-    """Anomalous windows, the largest reconstruction error first; one row a window, without the embeddings."""
+    """Anomalous windows, the highest anomaly score first; one row a window, without the embeddings."""
     condition, parameters = (where or WindowFilter()).sql()
     return lake.frame(
         f"""
         SELECT {EVENT_NAME} AS event, * EXCLUDE (embedding)
         FROM windows WHERE anomaly_status = 'anomaly' AND {condition}
-        ORDER BY reconstruction_error DESC, window_id LIMIT {_checked_limit(limit)}
+        ORDER BY anomaly_score DESC, window_id LIMIT {_checked_limit(limit)}
         """,
         parameters,
     )

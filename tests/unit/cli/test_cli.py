@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def test_anomalies_filter(rmsai: Rmsai, built: BuiltLake) -> None:
     rows = built.windows[MODEL_A]
     rows = rows[(rows["lead"] == "vVX") & rows["is_anomaly"] & (rows["event_time"] >= "2025-09-01T00:00Z")]
     found = answer(rmsai, "anomalies", "--lead", "vVX", "--since", "2025-09-01", "--limit", "4")["anomalies"]
-    expected = rows.sort_values("reconstruction_error", ascending=False)["window_id"].head(4)
+    expected = rows.sort_values("anomaly_score", ascending=False)["window_id"].head(4)
     assert [row["window_id"] for row in found] == list(expected)
 
 
@@ -74,6 +75,18 @@ def test_event(rmsai: Rmsai) -> None:
     assert found["event"]["patient_id"] == "PT2000"
     assert found["event"]["heart_rate"] is None
     assert len(found["windows"]) == 6
+    for row in found["windows"]:
+        assert [pair["detector"] for pair in row["scores"]] == ["worst_error", "ensemble"]
+        assert row["scores"][-1]["score"] == row["anomaly_score"]
+
+
+@pytest.mark.parametrize("command", [("event", "PT2000/event_1001"), ("anomalies",)])
+def test_people_see_what_every_detector_says(rmsai: Rmsai, command: tuple[str, ...]) -> None:
+    code, out, _ = rmsai(*command)
+    assert code == 0
+    plain = " ".join(out.replace("│", " ").split())
+    assert re.search(r"worst_error \d\.\d+, ensemble \d", plain)
+    assert "ecg_rate" in plain
 
 
 def test_ambiguous_event_lists_the_candidates(rmsai: Rmsai) -> None:

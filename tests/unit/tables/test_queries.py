@@ -64,11 +64,11 @@ def test_stats_count_files_by_what_became_of_them(lake: Lake) -> None:
     assert found.models == (MODEL_A, MODEL_B)
 
 
-def test_anomalies_come_by_error_and_end_at_the_limit(built: BuiltLake, lake: Lake) -> None:
+def test_anomalies_come_by_score_and_end_at_the_limit(built: BuiltLake, lake: Lake) -> None:
     rows = built.windows[MODEL_A]
-    expected = rows[rows["is_anomaly"]].sort_values("reconstruction_error", ascending=False)
+    expected = rows[rows["is_anomaly"]].sort_values("anomaly_score", ascending=False)
     found = anomalies(lake)
-    assert list(found["reconstruction_error"]) == list(expected["reconstruction_error"])
+    assert list(found["anomaly_score"]) == list(expected["anomaly_score"])
     assert set(found["window_id"]) == set(expected["window_id"])
     assert "embedding" not in found
     assert list(anomalies(lake, limit=3)["window_id"]) == list(found["window_id"])[:3]
