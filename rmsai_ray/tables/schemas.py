@@ -164,7 +164,7 @@ def windows(embedding_dim: int) -> pa.Schema:
             _required("norm_scale", pa.float32()),
             _required("beats", pa.list_(pa.int16())),  # samples of the window; the decoder wants them, too
             _required("reconstruction_error", pa.float32()),  # mean squared error, normalised units
-            _required("worst_error", pa.float32()),  # mean squared error of the worst 0.3 s, normalised units
+            _required("worst_error", pa.float32()),  # of the worst part of the window, normalised units
             _required("mae", pa.float32()),  # mean absolute error, normalised units
             _required("mse_raw", pa.float32()),  # mean squared error in the signal's unit, squared
             _required("num_beats", pa.int32()),  # R peaks found in this window of this lead
