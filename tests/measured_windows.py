@@ -20,11 +20,12 @@ def normal_windows(num_windows: int, seed: int, leads: tuple[str, ...] = LEADS) 
     shape_EE = np.linalg.qr(np.random.default_rng(0).standard_normal((DIM, DIM)))[0] * np.logspace(0, -2, DIM)
     embedding_NE = rng.standard_normal((num_windows, DIM)) @ shape_EE.T + 5 * place_N[:, None]
     mse_N = 0.1 * np.exp(0.3 * rng.standard_normal(num_windows)) * (1 + place_N)
+    contrast_N = 4 * np.exp(0.2 * rng.standard_normal(num_windows))
     rate_N = 75 * np.exp(0.1 * rng.standard_normal(num_windows))
     return Measured(
         embedding_NE=embedding_NE.astype(np.float32),
         mse_N=mse_N.astype(np.float32),
-        worst_mse_N=(4 * mse_N).astype(np.float32),
+        worst_mse_N=(contrast_N * mse_N).astype(np.float32),
         mae_N=np.sqrt(mse_N).astype(np.float32),
         rhythm=Rhythm(
             num_beats_N=np.full(num_windows, 15, np.int32),

@@ -18,9 +18,10 @@ from rmsai_ray.backfill.detectors import NONE
 from rmsai_ray.backfill.flow import backfill
 from rmsai_ray.detection.calibration import GRID
 from rmsai_ray.detection.detector_set import (
-    DEFAULT_MEMBERS,
+    DEFAULT_DETECTORS,
     DetectorSet,
     assemble_detector_set,
+    default_members,
     fit_detector,
 )
 from rmsai_ray.detection.detectors import DETECTORS, Detector
@@ -45,11 +46,11 @@ class FitDetectorsConfig:
     """Folder that becomes the detector set; CHECKPOINT/detectors makes it that model's own."""
     model: str | None = None
     """Id of the model in the lake; needed where it holds several."""
-    detectors: tuple[str, ...] = DEFAULT_MEMBERS
-    """Which to fit: two_sided_error, mahalanobis, knn, isolation_forest, one_class_svm, rhythm; worst_error
-    and reconstruction_error need no fit, and are calibrated."""
+    detectors: tuple[str, ...] = DEFAULT_DETECTORS
+    """Which to fit: two_sided_error, mahalanobis, knn, isolation_forest, one_class_svm, rhythm; worst_error,
+    error_contrast and reconstruction_error need no fit, and are calibrated."""
     members: tuple[str, ...] = ()
-    """Which of them make the ensemble; none named means all."""
+    """Which of them make the ensemble; none named means worst_error, error_contrast and rhythm."""
     max_windows: int = 200_000
     """Normal windows to learn from, and as many again to calibrate on; of more, a random sample."""
     seed: int = 0
@@ -126,7 +127,7 @@ def fit_on_ray(
         validation.measured,
         model_id=model_id,
         facts=facts,
-        members=config.members or None,
+        members=config.members or default_members(config.detectors),
         validation_patients_N=validation.patients_N,
     )
 

@@ -23,8 +23,12 @@ from rmsai_ray.detection.surprise import Tail, Tails, fit_tails, mean_surprise, 
 from rmsai_ray.errors import CheckpointError, ConfigError
 
 ENSEMBLE = "ensemble"
-DEFAULT_MEMBERS = ("worst_error", "mahalanobis", "knn", "rhythm")
-"""Cheap, and each sees what the others do not: short parts, shape, rare shape, rate and irregularity."""
+DEFAULT_MEMBERS = ("worst_error", "error_contrast", "rhythm")
+"""Each sees what the others do not: a badly drawn part, one that stands out of its window, and the rate and
+irregularity of the beats. None of them has to have seen the patient's kind of heart before."""
+DEFAULT_DETECTORS = (*DEFAULT_MEMBERS, "mahalanobis", "knn")
+"""The last two look at the embedding: they find shapes that are rare among the normal patients of training,
+which a new patient's healthy beats can be, too. So they are scored beside the ensemble, not in it."""
 
 DESCRIPTION_NAME = "detectors.json"
 FORMAT_VERSION = 1
@@ -117,7 +121,7 @@ class DetectorSet:
 def fit_detector_set(
     train: Measured,
     validation: Measured,
-    names: Sequence[str] = DEFAULT_MEMBERS,
+    names: Sequence[str] = DEFAULT_DETECTORS,
     *,
     model_id: str,
     seed: int,
@@ -134,7 +138,7 @@ def fit_detector_set(
         model_id: of the model that measured the windows.
         seed: of everything random; the same arguments give the same set.
         facts: kept with the set.
-        members: of the ensemble; all of ``names`` where None.
+        members: of the ensemble; :func:`default_members` of ``names`` where None.
         validation_patients_N: patient of each validation window; each then counts alike.
 
     Raises:
@@ -146,9 +150,14 @@ def fit_detector_set(
         validation,
         model_id=model_id,
         facts=facts,
-        members=members,
+        members=default_members(names) if members is None else members,
         validation_patients_N=validation_patients_N,
     )
+
+
+def default_members(names: Sequence[str]) -> tuple[str, ...]:
+    """Which of some detectors make the ensemble if nobody chose: the default ones, or all where none is."""
+    return tuple(name for name in names if name in DEFAULT_MEMBERS) or tuple(names)
 
 
 def fit_detector(name: str, train: Measured, seed: int) -> Detector:
@@ -167,7 +176,7 @@ def assemble_detector_set(
     members: Sequence[str] | None = None,
     validation_patients_N: npt.NDArray[np.str_] | None = None,
 ) -> DetectorSet:
-    """A set of fitted detectors; arguments and errors as in :func:`fit_detector_set`."""
+    """A set of fitted detectors, all members where None are named; else as in :func:`fit_detector_set`."""
     chosen = tuple(detectors if members is None else members)
     _check(detectors, chosen, validation)
     leads_N = validation.leads_N

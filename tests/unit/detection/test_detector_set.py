@@ -8,6 +8,7 @@ import pytest
 
 from rmsai_ray.detection.calibration import GRID
 from rmsai_ray.detection.detector_set import (
+    DEFAULT_DETECTORS,
     DEFAULT_MEMBERS,
     DESCRIPTION_NAME,
     ENSEMBLE,
@@ -20,6 +21,7 @@ from rmsai_ray.errors import CheckpointError, ConfigError
 from tests.measured_windows import normal_windows, odd_windows, with_rhythm
 
 TRAIN, VALIDATION, UNSEEN = (normal_windows(700, seed=seed) for seed in (1, 2, 3))
+NAMES = (*DEFAULT_DETECTORS, "two_sided_error")
 
 
 def fit(**options: object) -> DetectorSet:
@@ -28,15 +30,20 @@ def fit(**options: object) -> DetectorSet:
 
 @pytest.fixture(scope="module")
 def fitted() -> DetectorSet:
-    return fit(names=(*DEFAULT_MEMBERS, "two_sided_error"), members=DEFAULT_MEMBERS, facts={"data_hash": "7"})
+    return fit(names=NAMES, members=DEFAULT_DETECTORS, facts={"data_hash": "7"})
 
 
 def test_every_detector_and_the_ensemble_score(fitted: DetectorSet) -> None:
     scores = fitted.scores(UNSEEN)
-    assert list(scores) == [*DEFAULT_MEMBERS, "two_sided_error", ENSEMBLE]
+    assert list(scores) == [*NAMES, ENSEMBLE]
     for score_N in (*scores.values(), *fitted.scores(odd_windows()).values()):
         assert score_N.dtype == np.float32
         assert np.isfinite(score_N).all()
+
+
+def test_members_of_the_ensemble_are_the_default_ones_where_nobody_chose() -> None:
+    assert fit().members == DEFAULT_MEMBERS
+    assert fit(names=("knn", "mahalanobis")).members == ("knn", "mahalanobis")
 
 
 def test_the_ensemble_is_surprised_by_what_any_member_sees(fitted: DetectorSet) -> None:
@@ -64,7 +71,7 @@ def test_the_ensemble_depends_on_its_window_alone_to_the_bit(fitted: DetectorSet
         np.testing.assert_array_equal(fitted.scores(UNSEEN.take([row]))[ENSEMBLE], expected[[row]])
 
 
-@pytest.mark.parametrize("detector", [*DEFAULT_MEMBERS, ENSEMBLE])
+@pytest.mark.parametrize("detector", [*DEFAULT_DETECTORS, ENSEMBLE])
 def test_the_calibration_gives_thresholds_that_hold_on_unseen_normals(
     fitted: DetectorSet, detector: str
 ) -> None:
