@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from rmsai_ray.archives.labels import NORMAL
 from rmsai_ray.models.bundle import ModelBundle
 
-LIMITS = """\
-- Research software, not a medical device. The error says that a window is unlike the normal windows of
-  training; it is no diagnosis.
-- A reconstruction error alone is weak at rhythms of low energy and of ordinary shape, such as bradycardia:
-  combine it with the rate class and with detectors on the embedding.
-- Embeddings of framed models hold where in the window the beats are, beside their shape: the same rhythm,
-  shifted by half a beat, is another embedding.
-- Leads, devices and patients unlike those of training have larger errors without being ill. Calibrate
-  thresholds on normal windows of your own.
-"""
+LIMITS = (
+    "Research software, not a medical device. The error says that a window is unlike the normal windows of "
+    "training; it is no diagnosis.",
+    "A reconstruction error alone is weak at rhythms of low energy and of ordinary shape, such as "
+    "bradycardia: combine it with the rate class and with detectors on the embedding.",
+    "Leads, devices and patients unlike those of training have larger errors without being ill. Calibrate "
+    "thresholds on normal windows of your own.",
+)
+LIMITS_OF_FAMILIES = {
+    "framed": (
+        "Embeddings of framed models hold where in the window the beats are, beside their shape: the same "
+        "rhythm, shifted by half a beat, is another embedding.",
+        "The shape of this network and its training were chosen in trials on development recordings of "
+        "MIT-BIH and PTB-XL (`docs/experiments.md`), so figures of such recordings above are a little kind. "
+        "Records kept apart from all of this are for an independent evaluation.",
+    ),
+}
 
 
 def write_card(bundle: ModelBundle) -> str:
@@ -30,6 +38,7 @@ def write_card(bundle: ModelBundle) -> str:
             "## What it is",
             "",
             *_architecture(bundle),
+            *_lineage(facts),
             "## Training data",
             "",
             *_data(facts),
@@ -44,7 +53,8 @@ def write_card(bundle: ModelBundle) -> str:
             *_thresholds(bundle.thresholds or {}),
             "## Limits",
             "",
-            LIMITS,
+            *[f"- {limit}" for limit in _limits(bundle)],
+            "",
         ]
     )
 
@@ -62,11 +72,41 @@ def _architecture(bundle: ModelBundle) -> list[str]:
     ]
 
 
+def _lineage(facts: dict[str, Any]) -> list[str]:
+    if not facts.get("lineage"):
+        return []
+    *older, parent = facts["lineage"]
+    frozen = ", ".join(f"`{prefix}…`" for prefix in facts["frozen"])
+    lines = [
+        f"Fine-tuned from `{parent['model_id']}`, trained on data `{parent['data_hash'] or 'unknown'}`; "
+        f"layers left as they were: {frozen or 'none'}. Patients whom it knew stay in the part they were in."
+    ]
+    if older:
+        names = ", ".join(f"`{ancestor['model_id']}`" for ancestor in reversed(older))
+        lines.append(f"Before that: {names}.")
+    return [*lines, ""]
+
+
+def _limits(bundle: ModelBundle) -> list[str]:
+    limits = [*LIMITS, *LIMITS_OF_FAMILIES.get(bundle.spec.family, ())]
+    errors = bundle.metrics["held_out"]["mse_by_condition"]
+    like_normal = [
+        name for name, error in errors.items() if name != NORMAL and error <= errors.get(NORMAL, -1.0)
+    ]
+    if like_normal:
+        limits.append(
+            f"On average reconstructed no worse than what is reported as Normal (compare the table above): "
+            f"{', '.join(like_normal)}. This error does not find them; they are for the rate class and for "
+            "other detectors."
+        )
+    return limits
+
+
 def _data(facts: dict[str, Any]) -> list[str]:
     counts, training = facts["num_windows"], facts["training"]
     return [
         f"Data hash `{facts['data_hash']}`. Divided by patient (seed {training['seed']}); trained and "
-        "calibrated on normal windows only.",
+        f"calibrated on normal windows only{_cohort(training)}.",
         "",
         *_table(
             ("part", "patients", "windows", "normal windows"),
@@ -80,6 +120,11 @@ def _data(facts: dict[str, Any]) -> list[str]:
         *[f"- {note}" for note in facts["licences"] or ["not stated"]],
         "",
     ]
+
+
+def _cohort(training: dict[str, Any]) -> str:
+    cohort = training.get("cohort")
+    return f", of events for which `{cohort}`" if cohort else ""
 
 
 def _figures(metrics: dict[str, Any]) -> list[str]:

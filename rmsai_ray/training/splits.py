@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from rmsai_ray.errors import ConfigError
 
+NOBODY: Mapping[str, str] = {}
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15
 """Of each source's patients."""
 
@@ -24,26 +26,35 @@ class Splits:
         return {part: list(patients) for part, patients in asdict(self).items()}
 
 
-def split_by_patient(patients_by_source: dict[str, tuple[str, ...]], seed: int) -> Splits:
+def split_by_patient(
+    patients_by_source: Mapping[str, tuple[str, ...]], seed: int, *, known: Mapping[str, str] = NOBODY
+) -> Splits:
     """Divides each source's patients by a hash of seed and patient, so that every part has some of each.
 
-    A source of fewer than three patients is for training only. A patient of two sources stays where the first
-    one put it.
+    A source of fewer than three new patients gives them to training only. A patient of two sources stays
+    where the first one put it.
+
+    Args:
+        patients_by_source: patients by archive URI.
+        seed: another one, another division.
+        known: parts of the patients that the model's ancestors knew; these stay in them, so that nobody who
+            trained an ancestor tests its descendant.
 
     Raises:
         ConfigError: no source has three patients, so that nothing is left to validate or to test with.
     """
-    part_of: dict[str, str] = {}
+    part_of = dict(known)
     for patients in patients_by_source.values():
         new = [patient for patient in patients if patient not in part_of]
         part_of |= _divide(sorted(new, key=lambda patient: _rank(seed, patient)))
+    present = {patient for patients in patients_by_source.values() for patient in patients}
     splits = Splits(
         *(
-            tuple(sorted(patient for patient in part_of if part_of[patient] == part))
+            tuple(sorted(patient for patient in present if part_of[patient] == part))
             for part in ("train", "validation", "test")
         )
     )
-    if not splits.validation:
+    if not splits.validation or not splits.test:
         counts = {uri: len(patients) for uri, patients in patients_by_source.items()}
         raise ConfigError(
             "archives", counts, "no source has three patients to train, validate and test with", "Add some."

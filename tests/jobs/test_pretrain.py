@@ -1,4 +1,4 @@
-"""The job that trains a model: its demo runs end to end, and again to the same model."""
+"""The job that trains a model: its demo runs end to end, on two workers."""
 
 import os
 import subprocess
@@ -21,15 +21,12 @@ def pretrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_twice_gives_one_model(tmp_path: Path) -> None:
+def test_the_demo(tmp_path: Path) -> None:
     folder = tmp_path / "demo" / "training" / "framed-2400x64"
-    model_ids = []
-    for _ in range(2):
-        finished = pretrain(cwd=tmp_path)
-        assert finished.returncode == 0, finished.stderr
-        assert "epoch 2:" in finished.stderr
-        model_ids.append(load_model(folder).model_id)
-    assert model_ids[0] == model_ids[1]
+    finished = pretrain(cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "epoch 2:" in finished.stderr
+    assert load_model(folder).model_id in finished.stderr
     assert len(list((tmp_path / "demo" / "training" / "archives").glob("*.h5"))) == 8
     assert "## Figures" in (folder / "CARD.md").read_text()
 
