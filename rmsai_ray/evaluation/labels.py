@@ -5,6 +5,7 @@ Shapes: U moments, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +22,14 @@ PROBE_CLASSES = {"superclasses": SUPERCLASSES, "rhythms": RHYTHM_CODES}
 
 def select(corpus: Corpus, protocol: Protocol) -> Corpus:
     """The moments that take part, with the protocol's idea of normal."""
-    records = corpus.moments["facts"].map(lambda facts: str(facts.get("record", "")))
-    kept = corpus.of_moments(~records.isin(protocol.left_out_records).to_numpy())
+    kept = corpus.of_moments(~of_records(corpus, protocol.left_out_records))
     return _pure_norm(kept) if protocol.normality == "scp" else kept
+
+
+def of_records(corpus: Corpus, records: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which moments are of recordings with these names, (U,)."""
+    names = corpus.moments["facts"].map(lambda facts: str(facts.get("record", "")))
+    return names.isin(records).to_numpy()
 
 
 def _pure_norm(corpus: Corpus) -> Corpus:

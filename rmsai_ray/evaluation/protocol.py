@@ -13,6 +13,8 @@ from rmsai_ray.evaluation.guards import check_metrics
 
 PACKAGED = Path(__file__).parent / "protocols"
 
+NETWORK_KEYS = ("family", "embedding_dim", "epochs", "sampling_rate_hz", "architecture")
+
 Kind = Literal["windows", "conditions", "beats", "single-beats"]
 Normality = Literal["annotations", "scp"]
 SplitBy = Literal["patient-folds", "stratification-folds", "patients"]
@@ -63,6 +65,8 @@ class Protocol:
     """Only these; empty for all."""
     left_out_records: tuple[str, ...] = ()
     """Names of recordings that take no part."""
+    unscored_records: tuple[str, ...] = ()
+    """Names of recordings that are divided among the rounds like others, but not tested."""
     false_alarm_rates: tuple[float, ...] = (0.01, 0.05, 0.1)
     metrics: tuple[str, ...] = ("auroc", "auprc", "event_sensitivity", "false_alarms_per_hour")
     shift_stability: bool = False
@@ -74,11 +78,17 @@ class Protocol:
     """Symbols of normal beats."""
     circular: Mapping[str, str] = field(default_factory=dict)
     """Why a score says nothing here, by score: the label was made from what it looks at."""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """For single beats, which are too short for the default network: family, embedding_dim, epochs,
+    sampling_rate_hz and the family's ``architecture``."""
     masked_vitals: tuple[str, ...] = ()
     """Vital signs that define the labels; results with vital signs are repeated without them."""
 
     def __post_init__(self) -> None:
         check_metrics(self.metrics)
+        missing = [key for key in NETWORK_KEYS if key not in self.network]
+        if self.kind == "single-beats" and missing:
+            raise ConfigError("network", dict(self.network), f"lacks {', '.join(missing)}", "Add them.")
         known = sorted({*self.sets, *(name for members in self.sets.values() for name in members)})
         for role in ("declared", "waveform", "reconstruction"):
             name = getattr(self, role)

@@ -28,6 +28,7 @@ from rmsai_ray.detection.detector_set import (
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.evaluation.baselines import Part, baseline_scores
 from rmsai_ray.evaluation.corpus import Corpus
+from rmsai_ray.evaluation.labels import of_records
 from rmsai_ray.evaluation.measuring import Measurer
 from rmsai_ray.evaluation.models import Contest
 from rmsai_ray.evaluation.protocol import Protocol
@@ -80,7 +81,7 @@ def score_round(
     Raises:
         ConfigError: no normal window to fit or to calibrate with.
     """
-    rows = _rows(corpus, contest)
+    rows = _rows(corpus, contest, protocol.unscored_records)
     ours = _own_scores(protocol, contest, measurer, corpus, rows, seed, fitted)
     base = _baselines(contest, measurer, rows, seed)
     scores = {part: ours[part] | base[part] for part in ("validation", "test")}
@@ -129,12 +130,15 @@ def join(parts: Sequence[Scored]) -> Scored:
     )
 
 
-def _rows(corpus: Corpus, contest: Contest) -> dict[str, npt.NDArray[np.int64]]:
+def _rows(
+    corpus: Corpus, contest: Contest, unscored_records: Sequence[str]
+) -> dict[str, npt.NDArray[np.int64]]:
     """Windows by part; of training and validation the normal ones alone."""
     windows, rows = corpus.windows, {}
+    is_scored_N = ~of_records(corpus, unscored_records)[corpus.moment_N]
     for part, patients in contest.round.to_json().items():
         keep_N = np.isin(windows.patients_N, patients)
-        rows[part] = np.flatnonzero(keep_N if part == "test" else keep_N & windows.is_normal_N)
+        rows[part] = np.flatnonzero(keep_N & (is_scored_N if part == "test" else windows.is_normal_N))
         if not len(rows[part]):
             raise ConfigError("archives", contest.round.name, f"has no window for {part}", "Give more.")
     return rows
