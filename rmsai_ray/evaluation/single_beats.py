@@ -23,8 +23,8 @@ from rmsai_ray.evaluation.pictures import draw_curves
 from rmsai_ray.evaluation.protocol import Protocol
 from rmsai_ray.evaluation.results import score_table, shuffled_auroc
 from rmsai_ray.ids import archive_id
-from rmsai_ray.models.bundle import ModelBundle
-from rmsai_ray.models.checkpoint import untrained_model
+from rmsai_ray.models.bundle import ModelBundle, ModelSpec
+from rmsai_ray.models.checkpoint import untrained_like
 from rmsai_ray.training.data import WindowSet
 from rmsai_ray.training.loop import FitConfig, fit
 
@@ -34,9 +34,7 @@ FloatArray = npt.NDArray[np.float32]
 
 ARRAYS = ("train_x", "train_class", "test_x", "test_is_anomaly")
 NORMAL_CLASS = 1
-PROFILE = "rmsai-140x128"
-"""The source documents' network for beats of 140 samples."""
-EPOCHS, BATCH_BEATS, LEARNING_RATE = 30, 32, 2e-3
+BATCH_BEATS, LEARNING_RATE = 32, 3e-3
 LEAD = "ECG"
 NOTHING_TO_SEE = ("heart_rate", "rr_irregularity")
 """Baselines that need more than one beat."""
@@ -108,18 +106,33 @@ def _train(
         "train": _beats(normal_NT[order[num_validation:]]),
         "validation": _beats(normal_NT[order[:num_validation]]),
     }
-    bundle = untrained_model(PROFILE, seed=config.seed)
+    bundle = untrained_like(_spec(protocol, normal_NT.shape[1]), seed=config.seed)
+    epochs = config.retrain or int(protocol.network["epochs"])
     fit_config = FitConfig(
-        epochs=config.retrain or EPOCHS,
+        epochs=epochs,
         batch_windows=BATCH_BEATS,
         learning_rate=LEARNING_RATE,
-        patience=config.retrain or EPOCHS,
+        patience=epochs,
         seed=config.seed,
         augmentation="none",
     )
     log.info("training on %d normal beats", len(parts["train"]))
     fit(bundle.network, bundle.normaliser, parts["train"], parts["validation"], fit_config)
     return replace(bundle, trained=True), parts
+
+
+def _spec(protocol: Protocol, window_samples: int) -> ModelSpec:
+    network = protocol.network
+    return ModelSpec(
+        family=network["family"],
+        profile=protocol.name,
+        window_samples=window_samples,
+        stride_samples=window_samples,
+        sampling_rate_hz=network["sampling_rate_hz"],
+        embedding_dim=network["embedding_dim"],
+        leads=(LEAD,),
+        architecture=dict(network["architecture"]),
+    )
 
 
 def _scores(

@@ -42,7 +42,7 @@ def divide(moments: pd.DataFrame, split: Split) -> list[Round]:
     if split.by == "stratification-folds":
         rounds = [_by_stratification(moments, split)]
     else:
-        patients = _shuffled(set(moments["patient"]), str(split.seed))
+        patients = shuffled(set(moments["patient"]), str(split.seed))
         has_normal = set(moments["patient"][moments["is_normal"]])
         num_folds = split.folds if split.by == "patient-folds" else 1
         rounds = [_round(patients, has_normal, split, k, num_folds) for k in range(num_folds)]
@@ -83,7 +83,7 @@ def _round(patients: list[str], has_normal: set[str], split: Split, k: int, num_
     others = [patient for patient in patients if patient not in test]
     num_validation = max(1, round(split.validation_share * len(others)))
     useful = [patient for patient in others if patient in has_normal]
-    validation = _shuffled(useful, f"{split.seed}/{k}")[:num_validation]
+    validation = shuffled(useful, f"{split.seed}/{k}")[:num_validation]
     return Round(
         name=f"fold-{k}" if num_folds > 1 else "all",
         train=tuple(sorted(set(others) - set(validation))),
@@ -113,5 +113,6 @@ def _by_stratification(moments: pd.DataFrame, split: Split) -> Round:
     )
 
 
-def _shuffled(patients: Iterable[str], seed: str) -> list[str]:
+def shuffled(patients: Iterable[str], seed: str) -> list[str]:
+    """In an order that depends on the seed and their names alone."""
     return sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest())
