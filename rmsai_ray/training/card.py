@@ -17,8 +17,8 @@ LIMITS = (
 )
 LIMITS_OF_FAMILIES = {
     "framed": (
-        "Embeddings of framed models hold where in the window the beats are, beside their shape: the same "
-        "rhythm, shifted by half a beat, is another embedding.",
+        "The decoder is told where the beats are, so the error does not say whether they come at the right "
+        "time: irregular rhythms of ordinary beats are for the rhythm detector and the ensemble.",
         "The shape of this network and its training were chosen in trials on development recordings of "
         "MIT-BIH and PTB-XL (`docs/experiments.md`), so figures of such recordings above are a little kind. "
         "Records kept apart from all of this are for an independent evaluation.",

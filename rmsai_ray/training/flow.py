@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -127,21 +127,23 @@ def _train(run: Run, pool: WindowPool, masks: Mapping[str, Mask], scaling: Any) 
     normal = {part: masks[part] & pool.labels.is_normal_N for part in ("train", "validation")}
     counts = {part: int(mask_N.sum()) for part, mask_N in normal.items()}
     log.info("%d windows to train and %d to validate, %d workers", *counts.values(), config.workers)
-    weights, history = train_on_ray(
-        bundle,
-        pool.deal(normal, config.workers),
-        {
-            "fit": _fit_config(config, bundle),
-            "threads": config.threads,
-            "sizes_by_rank": [
-                {part: len(range(rank, count, config.workers)) for part, count in counts.items()}
-                for rank in range(config.workers)
-            ],
-        },
-        scaling=scaling,
-        storage_uri=run.state_uri(pool),
-        on_news=_Teller(run),
-    )
+    sizes_by_rank = [
+        {part: len(range(rank, count, config.workers)) for part, count in counts.items()}
+        for rank in range(config.workers)
+    ]
+    with closing(_Teller(run)) as teller:
+        weights, history = train_on_ray(
+            bundle,
+            pool.deal(normal, config.workers),
+            {
+                "fit": _fit_config(config, bundle),
+                "threads": config.threads,
+                "sizes_by_rank": sizes_by_rank,
+            },
+            scaling=scaling,
+            storage_uri=run.state_uri(pool),
+            on_news=teller,
+        )
     bundle.network.load_state_dict(weights)
     bundle.network.eval()
     return history
@@ -152,7 +154,7 @@ class _Teller:
 
     def __init__(self, run: Run) -> None:
         config, self._record = run.config, run.record
-        self._tracks = open_trackers(
+        self._trackers = open_trackers(
             config.track, run_id=run.record.run_id, folder=run.folder, options=config.result_options()
         )
 
@@ -165,8 +167,13 @@ class _Teller:
         else:
             log_epoch(value)
             log.info("epoch", extra={"fields": asdict(value)})
-            for track in self._tracks:
-                track(value)
+            for tracker in self._trackers:
+                tracker.track(value)
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _fit_config(config: TrainingConfig, bundle: ModelBundle) -> FitConfig:

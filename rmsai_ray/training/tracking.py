@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,13 @@ from rmsai_ray.training.state import Epoch
 TrackerName = Literal["tensorboard", "mlflow"]
 MODULES: dict[TrackerName, str] = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 
-Track = Callable[[Epoch], None]
+
+@dataclass(frozen=True)
+class Tracker:
+    """One place that hears of epochs; ``close`` makes sure that it has."""
+
+    track: Callable[[Epoch], None]
+    close: Callable[[], None]
 
 
 def check_trackers(names: Sequence[TrackerName], output: str) -> None:
@@ -30,9 +37,9 @@ def check_trackers(names: Sequence[TrackerName], output: str) -> None:
 
 def open_trackers(
     names: Sequence[TrackerName], *, run_id: str, folder: str, options: dict[str, Any]
-) -> list[Track]:
-    """Functions that take each epoch. TensorBoard writes below ``folder``, MLflow where it is told to."""
-    opened: dict[TrackerName, Callable[[], Track]] = {
+) -> list[Tracker]:
+    """Trackers to tell of each epoch, and to close. TensorBoard writes below ``folder``."""
+    opened: dict[TrackerName, Callable[[], Tracker]] = {
         "tensorboard": lambda: _open_tensorboard(Path(folder) / "runs" / run_id / "tensorboard"),
         "mlflow": lambda: _open_mlflow(run_id, options),
     }
@@ -43,18 +50,17 @@ def _metrics(epoch: Epoch) -> dict[str, float]:
     return {"train_mse": epoch.train_mse, "validation_mse": epoch.validation_mse, "seconds": epoch.seconds}
 
 
-def _open_tensorboard(folder: Path) -> Track:
+def _open_tensorboard(folder: Path) -> Tracker:
     writer = import_module(MODULES["tensorboard"]).SummaryWriter(str(folder))
 
     def track(epoch: Epoch) -> None:
         for name, value in _metrics(epoch).items():
             writer.add_scalar(name, value, epoch.epoch)
-        writer.flush()
 
-    return track
+    return Tracker(track, writer.close)
 
 
-def _open_mlflow(run_id: str, options: dict[str, Any]) -> Track:
+def _open_mlflow(run_id: str, options: dict[str, Any]) -> Tracker:
     mlflow = import_module(MODULES["mlflow"])
     client = mlflow.MlflowClient()
     experiment = mlflow.set_experiment("rmsai_ray").experiment_id
@@ -66,4 +72,4 @@ def _open_mlflow(run_id: str, options: dict[str, Any]) -> Track:
         for name, value in _metrics(epoch).items():
             client.log_metric(run.info.run_id, name, value, step=epoch.epoch)
 
-    return track
+    return Tracker(track, lambda: client.set_terminated(run.info.run_id))
