@@ -1,4 +1,4 @@
-"""Fine-tuning: a trained model learns further on archives of one's own, and is calibrated on them.
+r"""Fine-tuning: a trained model learns further on archives of one's own, and is calibrated on them.
 
 python jobs/finetune.py                                       the demo: the packaged model, its head only
 python jobs/finetune.py --model models/mine --archives s3://ward7/archives --output models/ward7 \

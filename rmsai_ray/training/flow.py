@@ -65,10 +65,12 @@ class Run:
     folder: str
     """The output's parent, which also has the run record."""
     record: RunRecord
+    start_id: str
+    """The model's id before training, which changes its weights in place."""
 
     def state_uri(self, pool: WindowPool) -> str:
         """Where this training's checkpoints lie; with other archives or another start it is another one."""
-        key = ids.digest([pool.data_hash, str(len(pool.labels)), self.start.bundle.model_id])
+        key = ids.digest([pool.data_hash, str(len(pool.labels)), self.start_id])
         return f"{self.folder}/runs/{self.record.run_id}/training/{key}"
 
 
@@ -259,14 +261,15 @@ def _recorded(start: Start, config: TrainingConfig) -> Iterator[Run]:
     started = time.perf_counter()
     folder = split_object_uri(normalise_uri(config.output))[0]
     store, options = Store(folder), config.result_options()
-    run_id = ids.run_id(start.job, {**options, "model_id": start.bundle.model_id})
+    start_id = start.bundle.model_id
+    run_id = ids.run_id(start.job, {**options, "model_id": start_id})
     record = RunRecord(run_id=run_id, job=start.job, argv=command_line(), config=asdict(config))
     record.begin(store)
     logs = JsonLog(store, run_id)
     logging.getLogger("rmsai_ray").addHandler(logs)
     status, error = "failed", None
     try:
-        yield Run(config=config, start=start, folder=folder, record=record)
+        yield Run(config=config, start=start, folder=folder, record=record, start_id=start_id)
         status = "done"
     except BaseException as reason:
         error = repr(reason)

@@ -57,7 +57,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def interrupted(local_ray: None, archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    """A worker dies in the second epoch, the driver in the one after; then the same command once more."""
+    """A worker dies after the first epoch, the driver after a later one; then the same command once more."""
     output = tmp_path_factory.mktemp("interrupted") / "model"
     config = PretrainConfig(
         archives=(str(archives),),
@@ -69,10 +69,10 @@ def interrupted(local_ray: None, archives: Path, tmp_path_factory: pytest.TempPa
         workers=WORKERS,
     )
     with _driver(config) as lines:
-        first = _next_epoch(lines)
+        assert _next(lines, "epoch ") == "epoch 1"
         _a_worker().kill()
-        second = _next_epoch(lines)
-    assert (first, second) == (1, 2)
+        _next(lines, "workers died")
+        _next(lines, "epoch ")
     assert not output.exists()
     bundle = pretrain(config)
     return Interrupted(config, bundle.model_id, output.parent / "runs")
@@ -96,7 +96,7 @@ def test_a_training_goes_on_after_the_last_complete_epoch_and_leaves_only_its_re
     messages = [line["message"] for line in logs]
     done = [int(text.split()[-1]) for text in messages if text.startswith("going on after epoch")]
     assert len(done) == 1
-    assert done[0] >= 2
+    assert 1 <= done[0] < EPOCHS
     told = [line["epoch"] for line in logs if line["message"] == "epoch"]
     assert told == list(range(done[0] + 1, EPOCHS + 1))
     (run,) = interrupted.runs.iterdir()
@@ -196,12 +196,13 @@ def _driver(config: PretrainConfig) -> Iterator[IO[str]]:
         process.stderr.close()
 
 
-def _next_epoch(lines: IO[str]) -> int:
+def _next(lines: IO[str], beginning: str) -> str:
+    """Reads up to the next line that begins so; gives it up to its colon."""
     seen = []
     for line in lines:
-        if line.startswith("epoch "):
-            return int(line.split()[1].rstrip(":"))
         seen.append(line)
+        if line.startswith(beginning):
+            return line.partition(":")[0]
     raise AssertionError("".join(seen))
 
 
