@@ -18,6 +18,7 @@ PRESETS = {
         archives=("demo/evaluation/archives",),
         output="demo/evaluation/reports",
         draws=100,
+        reopen_test="the demo's patients are simulated, and decide nothing",
         demo=True,
     )
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rmsai_ray import ids
+from rmsai_ray.archives.sources import open_source
 from rmsai_ray.encoding.encoder import limit_threads
 from rmsai_ray.evaluation import beats, conditions, single_beats
 from rmsai_ray.evaluation.config import EvaluateConfig
@@ -74,10 +75,23 @@ def evaluate(config: EvaluateConfig) -> Path:
 
 
 def _run_id(config: EvaluateConfig, protocol: Protocol) -> str:
+    """Covers what was asked, of which weights and which archives, by which code."""
     options = {name: value for name, value in asdict(config).items() if name not in NO_RESULT}
-    return ids.run_id(
-        f"evaluate-{protocol.name}", {**options, "protocol": asdict(protocol), "code": code_version()}
-    )
+    archives = (ref for uri in config.archives for ref in open_source(uri).list_archives())
+    options |= {
+        "protocol": asdict(protocol),
+        "models": _model_ids(config, protocol),
+        "archives": sorted((ref.key, ref.etag) for ref in archives),
+        "code": code_version(),
+    }
+    return ids.run_id(f"evaluate-{protocol.name}", options)
+
+
+def _model_ids(config: EvaluateConfig, protocol: Protocol) -> list[str]:
+    if protocol.kind == "single-beats":
+        return []
+    folds = sorted(Path(config.fold_models).glob("fold-*")) if config.fold_models else []
+    return [load_model(place).model_id for place in (config.model, *folds)]
 
 
 def _run(

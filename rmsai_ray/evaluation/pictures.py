@@ -70,7 +70,7 @@ def draw_curves(
         pr.set(
             xlabel="sensitivity (recall)", ylabel="precision", title="precision and recall", ylim=(0, 1.02)
         )
-        roc.legend(fontsize=8)
+        roc.legend(fontsize=8, loc="lower right")
 
 
 def _draw_histograms(
@@ -85,7 +85,7 @@ def _draw_histograms(
             for label, rows, colour in (("normal", ~is_positive_U, GREY), ("not", is_positive_U, OTHER)):
                 axis.hist(values[rows], bins, density=True, alpha=0.6, color=colour, label=label)
             axis.set(title=name, xlabel="1 is the validation normals' 95th percentile", yticks=[])
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, loc="upper right")
 
 
 def _draw_reliability(path: Path, rows: list[dict[str, Any]]) -> None:
