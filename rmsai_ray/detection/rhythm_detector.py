@@ -40,9 +40,9 @@ class RhythmDetector(KeepsArrays):
     """How far heart rate and irregularity lie from those of normal windows of the lead.
 
     The larger of two distances. Irregularity counts upwards: the median of normal windows is 0, their 95 %
-    quantile 1. The logarithm of the rate counts in both directions, but only where it leaves the band of nearly
-    all normal windows: 2 · (distance − 1), with the band's edge at distance 1. Of two beats only the rate is
-    known.
+    quantile 1. The logarithm of the rate counts in both directions, but only where it leaves the band of
+    nearly all normal windows: 2 · (distance − 1), with the band's edge at distance 1. Of two beats only the
+    rate is known.
     """
 
     name = "rhythm"

@@ -39,7 +39,7 @@ def history(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """One lake's states, by what was done before the run that led to each."""
     folder = tmp_path_factory.mktemp("changes")
     archives = simulate(str(folder / "archives"), NUM_ARCHIVES, NUM_EVENTS)
-    config = BackfillConfig(archives=archives.uri, lake=str(folder / "lake"))
+    config = BackfillConfig(archives=archives.uri, lake=str(folder / "lake"), detectors="none")
     states: dict[str, State] = {}
 
     def after(name: str, **options: object) -> None:
