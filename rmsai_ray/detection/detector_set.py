@@ -19,7 +19,7 @@ import numpy.typing as npt
 from rmsai_ray.detection.calibration import normal_quantiles
 from rmsai_ray.detection.detectors import DETECTORS, Detector, Measured
 from rmsai_ray.detection.measured import Float32Array
-from rmsai_ray.detection.surprise import Tail, Tails, fit_tails, mean_surprise, surprises
+from rmsai_ray.detection.surprise import Tail, Tails, fit_tails, quadratic_mean, surprises
 from rmsai_ray.errors import CheckpointError, ConfigError
 
 ENSEMBLE = "ensemble"
@@ -40,8 +40,8 @@ HASH_LENGTH = 8
 class DetectorSet:
     """Fitted detectors of one model, and their ensemble.
 
-    The ensemble's score is the mean surprise of its members: −log10 of how many held-out normal windows of
-    the lead score as high, see :mod:`rmsai_ray.detection.surprise`.
+    The ensemble's score is the quadratic mean of its members' surprise: −log10 of how many held-out normal
+    windows of the lead score as high, see :mod:`rmsai_ray.detection.surprise`.
     """
 
     model_id: str
@@ -235,7 +235,7 @@ def _ensemble(
     members: Sequence[str],
     tails: Mapping[str, Tails],
 ) -> Float32Array:
-    return mean_surprise([surprises(scores[name], leads_N, tails[name]) for name in members])
+    return quadratic_mean([surprises(scores[name], leads_N, tails[name]) for name in members])
 
 
 def _check(detectors: Mapping[str, Detector], members: Sequence[str], validation: Measured) -> None:

@@ -111,9 +111,9 @@ def _fit_tail(score_N: Float64Array, weight_N: Float64Array) -> Tail:
     )
 
 
-def mean_surprise(surprises_MN: Sequence[Float64Array]) -> npt.NDArray[np.float32]:
-    """The ensemble's score: the mean over its members, shape (N,)."""
+def quadratic_mean(surprises_MN: Sequence[Float64Array]) -> npt.NDArray[np.float32]:
+    """The ensemble's score, shape (N,): one member that is sure weighs more than two that wonder."""
     total_N = np.zeros_like(surprises_MN[0])
     for surprise_N in surprises_MN:
-        total_N = total_N + surprise_N
-    return np.asarray(total_N / len(surprises_MN), np.float32)
+        total_N = total_N + surprise_N**2
+    return np.asarray(np.sqrt(total_N / len(surprises_MN)), np.float32)
