@@ -258,8 +258,11 @@ def read_content(path: str | Path) -> tuple[dict[str, bytes], dict[str, Any]]:
         with tempfile.TemporaryDirectory() as temporary:
             content = _read_files(save_checkpoint(bundle, Path(temporary) / "model"))
     facts = bundle.facts
+    ancestors = facts.get("lineage") or [{}]  # the oldest first
     lineage = Lineage(
-        parent=facts.get("parent"), training_data=facts.get("data_hash"), run_id=facts.get("run_id")
+        parent=ancestors[-1].get("model_id"),
+        training_data=facts.get("data_hash"),
+        run_id=facts.get("run_id"),
     )
     description = {"content_id": bundle.model_id, "metrics": bundle.metrics, "lineage": lineage}
     return content, {"kind": "model", **description}

@@ -18,7 +18,8 @@ from rmsai_ray.registry import Lineage, ModelRegistry
 from rmsai_ray.storage import Store
 from tests.local_backfill import tiny_bundle
 
-FACTS = {"data_hash": "0123456789abcdef", "parent": "tiny-0", "run_id": "pretrain-1"}
+ANCESTORS = [{"model_id": "tiny-00"}, {"model_id": "tiny-0"}]
+FACTS = {"data_hash": "0123456789abcdef", "lineage": ANCESTORS, "run_id": "pretrain-1"}
 
 
 @pytest.fixture(scope="module")
