@@ -18,6 +18,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from rmsai_ray.encoding.encoder import WindowEncoder
+from rmsai_ray.evaluation.beat_shapes import (
+    AFTER_S,
+    BEFORE_S,
+    NORMAL_CLASS,
+    OTHER_CLASS,
+    class_of,
+    cut_beats,
+    raw_beat_scores,
+)
 from rmsai_ray.evaluation.config import EvaluateConfig
 from rmsai_ray.evaluation.corpus import Beats, Corpus
 from rmsai_ray.evaluation.models import Contest
@@ -32,11 +41,8 @@ log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 
-BEFORE_S, AFTER_S = 0.2, 0.4
-"""What counts as a beat, around its R peak."""
 POINT_HZ, MAX_BUFFER_S = 20.0, 1.0
 """Rate of the points of VUS-PR, and its widest tolerance."""
-NORMAL_CLASS, OTHER_CLASS = "N", "other"
 OURS = ("beat_error",)
 
 
@@ -90,10 +96,16 @@ def run(
 def _round(corpus: Corpus, contest: Contest, protocol: Protocol, seed: int) -> tuple[pd.DataFrame, _Points]:
     bundle, one = contest.bundle, contest.round
     untrained = replace(untrained_like(bundle.spec, seed=seed), normaliser=bundle.normaliser)
-    usual = corpus.of_patients(one.validation)
-    tested = corpus.of_patients(one.test)
-    frame = _beat_scores(tested, bundle, untrained, protocol, seed)
-    normal = _beat_scores(usual, bundle, untrained, protocol, seed)
+    usual, tested = corpus.of_patients(one.validation), corpus.of_patients(one.test)
+    fs = bundle.spec.sampling_rate_hz
+    raw = raw_beat_scores(
+        cut_beats(corpus.of_patients(one.train), protocol, fs, normal_only=True),
+        {name: cut_beats(part, protocol, fs) for name, part in (("usual", usual), ("tested", tested))},
+        fs,
+        seed=seed,
+    )
+    frame = _beat_scores(tested, bundle, untrained, protocol, seed).assign(**raw["tested"])
+    normal = _beat_scores(usual, bundle, untrained, protocol, seed).assign(**raw["usual"])
     normal = normal[normal["class"] == NORMAL_CLASS]
     for name in (column for column in frame.columns if column not in ("patient", "record", "class")):
         centre, edge = np.quantile(normal[name], [0.5, 0.95])
@@ -124,7 +136,7 @@ def _beat_scores(
                 {
                     "patient": row["patient"],
                     "record": row["record"],
-                    "class": _class_of(symbol, protocol),
+                    "class": class_of(symbol, protocol),
                     **{name: float(values[moment, low:high].mean()) for name, values in by_moment.items()},
                     "prematurity": early,
                 }
@@ -132,13 +144,6 @@ def _beat_scores(
     frame = pd.DataFrame(rows)
     frame["random"] = np.random.default_rng(seed).random(len(frame))
     return frame[frame["class"] != OTHER_CLASS].reset_index(drop=True)
-
-
-def _class_of(symbol: str, protocol: Protocol) -> str:
-    if symbol in protocol.normal_symbols:
-        return NORMAL_CLASS
-    found = [name for name, symbols in protocol.positive_classes.items() if symbol in symbols]
-    return found[0] if found else OTHER_CLASS
 
 
 def _prematurity(found: Beats) -> npt.NDArray[np.float64]:
@@ -184,7 +189,7 @@ def _along_time(corpus: Corpus, bundle: ModelBundle, protocol: Protocol) -> _Poi
     is_positive_UG = np.zeros(error_UG.shape, np.bool_)
     for moment, found in enumerate(corpus.beats):
         for place, symbol in zip(found.places, found.symbols, strict=True):
-            if _class_of(symbol, protocol) in protocol.positive_classes:
+            if class_of(symbol, protocol) in protocol.positive_classes:
                 low, high = max(0.0, place - BEFORE_S * fs), place + AFTER_S * fs
                 is_positive_UG[moment, int(low // thin) : int(high // thin) + 1] = True
     records = np.repeat(corpus.moments["record"].to_numpy(np.str_), error_UG.shape[1])

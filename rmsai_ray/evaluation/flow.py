@@ -90,8 +90,10 @@ def _run_id(config: EvaluateConfig, protocol: Protocol) -> str:
 def _model_ids(config: EvaluateConfig, protocol: Protocol) -> list[str]:
     if protocol.kind == "single-beats":
         return []
-    folds = sorted(Path(config.fold_models).glob("fold-*")) if config.fold_models else []
-    return [load_model(place).model_id for place in (config.model, *folds)]
+    places: list[str | Path] = [config.model]
+    if config.fold_models:
+        places += sorted(Path(config.fold_models).glob("fold-*"))
+    return [load_model(place).model_id for place in places]
 
 
 def _run(
