@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def interrupted(local_ray: None, archives: Path, tmp_path_factory: pytest.TempPa
         _next(lines, "workers died")
         _next(lines, "epoch ")
     assert not output.exists()
+    logging.getLogger("rmsai_ray").setLevel(logging.INFO)  # as every job does
     bundle = pretrain(config)
     return Interrupted(config, bundle.model_id, output.parent / "runs")
 
