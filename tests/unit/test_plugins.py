@@ -35,10 +35,10 @@ class ToyAutoencoder(EcgAutoencoder):
         super().__init__(window_samples=window_samples, embedding_dim=embedding_dim)
         self.gain = gain
 
-    def _encode(self, x_BT):
+    def _encode(self, x_BT, beats_BT):
         return x_BT[:, : self.embedding_dim] * self.gain
 
-    def _decode(self, z_BE):
+    def _decode(self, z_BE, beats_BT):
         return z_BE.repeat(1, self.window_samples // self.embedding_dim) / self.gain
 
 
