@@ -81,13 +81,12 @@ class Corpus:
         return sorted(set(self.moments["patient"]))
 
 
-def read_corpus(archive_uris: Sequence[str], spec: ModelSpec, *, leads: Sequence[str] = ()) -> Corpus:
+def read_corpus(archive_uris: Sequence[str], spec: ModelSpec) -> Corpus:
     """Every window of every archive below the URIs; none is left out for being odd, flat or noisy.
 
     Args:
         archive_uris: folders, prefixes or archives.
-        spec: the model's window, stride and rate.
-        leads: only these of its leads; all where empty.
+        spec: the model's window, stride, rate and leads.
 
     Raises:
         ConfigError: no window at all.
@@ -97,7 +96,7 @@ def read_corpus(archive_uris: Sequence[str], spec: ModelSpec, *, leads: Sequence
     moments: list[_Moment] = []
     for archive in _read_archives(archive_uris, left_out, hashes):
         for event in archive.events:
-            moments += _moments_of(archive, event, spec, leads or spec.leads, left_out)
+            moments += _moments_of(archive, event, spec, spec.leads, left_out)
     if not moments:
         raise ConfigError("archives", list(archive_uris), f"hold no window: {dict(left_out)}", "Name others.")
     return _assemble(moments, digest(sorted(hashes)), dict(left_out))

@@ -103,7 +103,7 @@ def _run(
     if protocol.kind == "single-beats":
         return single_beats.run(config, protocol, folder, _opener(config, protocol, store, run_id))
     bundle = load_model(config.model)
-    corpus = select(read_corpus(config.archives, bundle.spec, leads=protocol.leads), protocol)
+    corpus = select(read_corpus(config.archives, bundle.spec), protocol)
     log.info("%d moments of %d patients", len(corpus.moments), len(corpus.patients))
     found = contests(
         corpus,

@@ -84,7 +84,7 @@ def _draw_histograms(
             bins = np.histogram_bin_edges(values, HISTOGRAM_BINS)
             for label, rows, colour in (("normal", ~is_positive_U, GREY), ("not", is_positive_U, OTHER)):
                 axis.hist(values[rows], bins, density=True, alpha=0.6, color=colour, label=label)
-            axis.set(title=name, xlabel="1 is the validation normals' 95th percentile", yticks=[])
+            axis.set(title=name, xlabel="score", yticks=[])
             axis.legend(fontsize=8, loc="upper right")
 
 

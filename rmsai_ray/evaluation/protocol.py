@@ -62,7 +62,7 @@ class Protocol:
     combine: Literal["mean", "max"] = "mean"
     """How the scores of a moment's leads become one."""
     leads: tuple[str, ...] = ()
-    """Only these; empty for all."""
+    """Scored are only windows of these; empty for all. Patients are divided whatever their leads."""
     left_out_records: tuple[str, ...] = ()
     """Names of recordings that take no part."""
     unscored_records: tuple[str, ...] = ()

@@ -36,8 +36,6 @@ from rmsai_ray.evaluation.protocol import Protocol
 FloatArray = npt.NDArray[np.float32]
 Combine = Literal["mean", "max"]
 
-CENTRE, EDGE = 0.5, 0.95
-"""Quantiles of validation normals that become 0 and 1, so that rounds can be put together."""
 ANY_LEAD = "*"
 ALWAYS = ("reconstruction_error", "worst_error")
 """Detectors that need no fit, and stand in every table."""
@@ -50,7 +48,8 @@ class Scored:
     moments: pd.DataFrame
     """As in the corpus, with ``round``."""
     scores: dict[str, FloatArray]
-    """By name, (U,): 0 at the median of the round's validation normals, 1 at their 95th percentile."""
+    """By name, (U,), in the score's own unit. Rounds are put together as they are: every unit means the same
+    in all of them (normalised errors, surprise, distances in standard deviations, irregularity)."""
     margins: dict[float, FloatArray]
     """By false-alarm rate: the declared score of each moment above its round's threshold, (U,)."""
     windows: pd.DataFrame
@@ -81,7 +80,7 @@ def score_round(
     Raises:
         ConfigError: no normal window to fit or to calibrate with.
     """
-    rows = _rows(corpus, contest, protocol.unscored_records)
+    rows = _rows(corpus, contest, protocol)
     ours = _own_scores(protocol, contest, measurer, corpus, rows, seed, fitted)
     base = _baselines(contest, measurer, rows, seed)
     scores = {part: ours[part] | base[part] for part in ("validation", "test")}
@@ -95,10 +94,7 @@ def score_round(
     declared = protocol.declared
     return Scored(
         moments=corpus.moments.iloc[kept].assign(round=contest.round.name).reset_index(drop=True),
-        scores={
-            name: _standardised(combined["test"][name], combined["validation"][name])
-            for name in combined["test"]
-        },
+        scores=combined["test"],
         margins={
             rate: combined["test"][declared]
             - np.float32(_threshold(combined["validation"][declared], calibrating, rate))
@@ -130,14 +126,13 @@ def join(parts: Sequence[Scored]) -> Scored:
     )
 
 
-def _rows(
-    corpus: Corpus, contest: Contest, unscored_records: Sequence[str]
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Windows by part; of training and validation the normal ones alone."""
+def _rows(corpus: Corpus, contest: Contest, protocol: Protocol) -> dict[str, npt.NDArray[np.int64]]:
+    """Windows of the protocol's leads by part; of training and validation the normal ones alone."""
     windows, rows = corpus.windows, {}
-    is_scored_N = ~of_records(corpus, unscored_records)[corpus.moment_N]
+    is_scored_N = ~of_records(corpus, protocol.unscored_records)[corpus.moment_N]
+    is_asked_N = np.isin(windows.leads_N, protocol.leads or np.unique(windows.leads_N))
     for part, patients in contest.round.to_json().items():
-        keep_N = np.isin(windows.patients_N, patients)
+        keep_N = is_asked_N & np.isin(windows.patients_N, patients)
         rows[part] = np.flatnonzero(keep_N & (is_scored_N if part == "test" else windows.is_normal_N))
         if not len(rows[part]):
             raise ConfigError("archives", contest.round.name, f"has no window for {part}", "Give more.")
@@ -185,12 +180,6 @@ def _baselines(
     return baseline_scores(
         everything.take(rows["train"]), asked, contest.bundle.spec.sampling_rate_hz, seed=seed
     )
-
-
-def _standardised(scores_U: FloatArray, normal_U: FloatArray) -> FloatArray:
-    """Straight line through the validation normals' quantiles: the order within a round stays as it is."""
-    centre, edge = np.quantile(normal_U, [CENTRE, EDGE])
-    return np.asarray((scores_U - centre) / (edge - centre if edge > centre else 1.0), np.float32)
 
 
 def _threshold(normal_U: FloatArray, patients_U: npt.NDArray[np.str_], rate: float) -> float:
