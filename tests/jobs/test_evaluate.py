@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rmsai_ray.evaluation.demo import make_demo_archives
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,8 +28,12 @@ def run(script: str, *options: str, cwd: Path) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.timeout(600)
-def test_the_demo_of_the_evaluation_twice(tmp_path: Path) -> None:
-    first = run("evaluate.py", cwd=tmp_path)
+def test_the_demo_of_the_evaluation_twice_with_a_look_into_a_lake(tmp_path: Path) -> None:
+    archives = "demo/evaluation/archives"
+    make_demo_archives(str(tmp_path / archives))
+    filled = run("backfill.py", "--archives", archives, "--lake", "lake", "--leads", "ECG2", cwd=tmp_path)
+    assert filled.returncode == 0, filled.stderr
+    first = run("evaluate.py", "demo", "--lake", "lake", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     [report] = (tmp_path / "demo/evaluation/reports").glob("evaluate-simulated-*/report.json")
     found = json.loads(report.read_text())
@@ -38,8 +44,11 @@ def test_the_demo_of_the_evaluation_twice(tmp_path: Path) -> None:
         assert scores["condition_error"]["circular"]
     assert (report.parent / "curves.png").stat().st_size > 10_000
     assert "circular" in (report.parent / "report.md").read_text()
+    assert len(found["lake"]["top"]) == 20
+    assert all(query["found"] for query in found["lake"]["look_alikes"])
+    assert (report.parent / "look_alikes.png").is_file()
 
-    second = run("evaluate.py", cwd=tmp_path)
+    second = run("evaluate.py", "demo", "--lake", "lake", cwd=tmp_path)
     assert second.returncode == 0, second.stderr
     assert "Nothing to do" in second.stderr
 
