@@ -46,6 +46,8 @@ class TrainingConfig:
     """A lake whose events choose, with --cohort, which events of the archives take part."""
     cohort: str | None = None
     """An SQL condition over the lake's table events, such as "heart_rate < 100 AND num_anomalous = 0"."""
+    leave_out: tuple[str, ...] = ()
+    """Patients that take no part, because something else will be tested on them."""
     track: tuple[TrackerName, ...] = ()
     """Also tell these of every epoch; the run record has them in any case."""
     licences: tuple[str, ...] = ()

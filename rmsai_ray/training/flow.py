@@ -90,7 +90,9 @@ def train_model(start: Start, config: TrainingConfig) -> ModelBundle:
             pool = read_pool(config.archives, spec, cohort=cohort, num_cpus=cluster.num_cpus)
             if pool.left_out:
                 log.warning("left out: %s", pool.left_out)
-            splits = split_by_patient(pool.patients_by_source, config.seed, known=start.known_parts)
+            splits = split_by_patient(
+                pool.patients_by_source, config.seed, known=start.known_parts, leave_out=config.leave_out
+            )
             masks = _masks(pool, splits)
             history = _train(run, pool, masks, scaling)
             measured = _measure(start.bundle, pool, masks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
 from rmsai_ray.errors import ConfigError
@@ -27,7 +27,11 @@ class Splits:
 
 
 def split_by_patient(
-    patients_by_source: Mapping[str, tuple[str, ...]], seed: int, *, known: Mapping[str, str] = NOBODY
+    patients_by_source: Mapping[str, tuple[str, ...]],
+    seed: int,
+    *,
+    known: Mapping[str, str] = NOBODY,
+    leave_out: Collection[str] = (),
 ) -> Splits:
     """Divides each source's patients by a hash of seed and patient, so that every part has some of each.
 
@@ -39,15 +43,16 @@ def split_by_patient(
         seed: another one, another division.
         known: parts of the patients that the model's ancestors knew; these stay in them, so that nobody who
             trained an ancestor tests its descendant.
+        leave_out: patients that take no part.
 
     Raises:
         ConfigError: no source has three patients, so that nothing is left to validate or to test with.
     """
     part_of = dict(known)
+    present = {patient for patients in patients_by_source.values() for patient in patients} - {*leave_out}
     for patients in patients_by_source.values():
-        new = [patient for patient in patients if patient not in part_of]
+        new = [patient for patient in patients if patient in present and patient not in part_of]
         part_of |= _divide(sorted(new, key=lambda patient: _rank(seed, patient)))
-    present = {patient for patients in patients_by_source.values() for patient in patients}
     splits = Splits(
         *(
             tuple(sorted(patient for patient in present if part_of[patient] == part))

@@ -147,6 +147,16 @@ def test_a_patient_of_two_sources_is_in_one_part() -> None:
     assert both == split_by_patient({"icu": first}, 3)
 
 
+def test_patients_that_take_no_part_are_in_no_part_and_move_nobody_of_another_source() -> None:
+    sources = dict(patients(icu=12, ward=9))
+    absent = sources["icu"][:4]
+    parts, whole = (split_by_patient(sources, 1, leave_out=names) for names in (absent, ()))
+    placed = {name for names in parts.to_json().values() for name in names}
+    assert placed == {*sources["icu"][4:], *sources["ward"]}
+    for part, names in parts.to_json().items():
+        assert {*names} & {*sources["ward"]} == {*whole.to_json()[part]} & {*sources["ward"]}
+
+
 def test_too_few_patients_are_an_error() -> None:
     with pytest.raises(ConfigError, match="three patients"):
         split_by_patient(dict(patients(icu=2, other=1)), 1)
