@@ -14,6 +14,7 @@ from rmsai_ray.archives.sources import open_source
 from rmsai_ray.encoding.inspection import load_lake_encoder, read_signal
 from rmsai_ray.evaluation.pictures import draw_signals
 from rmsai_ray.models.bundle import ModelSpec
+from rmsai_ray.tables.filters import WindowFilter
 from rmsai_ray.tables.lake import Lake, open_lake
 from rmsai_ray.tables.search import similar
 
@@ -103,8 +104,9 @@ def _look_alikes(folder: Path, lake: Lake, spec: ModelSpec) -> list[dict[str, An
     pictures, found = [], []
     for place in places.tolist():
         query = rows[place]
-        others = similar(lake, query["window_id"], k=NUM_ALIKE * 20)
-        others = others[others["patient_id"] != query["patient_id"]].head(NUM_ALIKE)
+        others = similar(
+            lake, query["window_id"], k=NUM_ALIKE, where=WindowFilter(not_patient=query["patient_id"])
+        )
         wanted = [query["window_id"], *others["window_id"]]
         full = [lake.rows("FROM windows WHERE window_id = ?", [name])[0] for name in wanted]
         pictures.append([_signal(lake, row, spec) for row in full])
