@@ -31,6 +31,7 @@ from rmsai_ray.training.flow import CURVE_NAME
 from rmsai_ray.training.loop import FitConfig, fit
 from rmsai_ray.training.pretrain import PretrainConfig, pretrain
 from rmsai_ray.training.splits import split_by_patient
+from tests.cluster.corpus import run
 
 ROOT = Path(__file__).parents[2]
 WORKERS, EPOCHS, BATCH, SEED, RATE = 2, 6, 2, 42, 2e-3
@@ -125,16 +126,18 @@ def test_the_checkpoint_is_complete(interrupted: Interrupted) -> None:
 
 
 def test_fine_tuning_on_a_cohort_to_s3(
-    interrupted: Interrupted, uninterrupted: BackfillConfig, s3_uri: str
+    interrupted: Interrupted, archives: Path, tmp_path: Path, s3_uri: str
 ) -> None:
+    lake = str(tmp_path / "lake")
+    run(BackfillConfig(archives=str(archives), lake=lake))
     parent = load_model(interrupted.config.output)
     config = FinetuneConfig(
-        archives=(uninterrupted.archives,),
+        archives=(str(archives),),
         output=f"{s3_uri}/models/ward",
         model=interrupted.config.output,
         leads=("ECG2", "vVX"),
         freeze=("encoder",),
-        lake=uninterrupted.lake,
+        lake=lake,
         cohort="condition = 'Normal'",
         epochs=1,
     )
