@@ -12,8 +12,8 @@ from rmsai_ray.training.finetune import FinetuneConfig, finetune
 
 PRESETS = {
     "demo": FinetuneConfig(
-        archives=("demo/training/archives",),
-        output="demo/training/finetuned",
+        archives=("demo/finetuning/archives",),
+        output="demo/finetuning/model",
         epochs=1,
         workers=2,
         freeze=("encoder",),

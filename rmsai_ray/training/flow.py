@@ -38,6 +38,8 @@ from rmsai_ray.training.tracking import open_trackers
 
 CURVE_NAME = "learning-curve.png"
 DEMO_PATIENTS, DEMO_EVENTS = 8, 10
+DEMO_NEWCOMERS = 9000
+"""Number of the first demo patient where the model knows others: nobody of these trained it."""
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ def train_model(start: Start, config: TrainingConfig) -> ModelBundle:
     """
     with _recorded(start, config) as run:
         if config.demo:
-            _make_demo_archives(config.archives[0])
+            _make_demo_archives(config.archives[0], DEMO_NEWCOMERS if start.known_parts else 0)
         cohort = choose_events(config.lake, config.cohort)
         with ray_session() as cluster:
             scaling = plan_workers(cluster, config.workers, use_gpu=config.gpu)
@@ -283,9 +285,9 @@ def _recorded(start: Start, config: TrainingConfig) -> Iterator[Run]:
         record.finish(store, status, error)
 
 
-def _make_demo_archives(uri: str) -> None:
+def _make_demo_archives(uri: str, first_patient: int) -> None:
     store = Store(uri)
     if any(True for _ in store.list()):
         return
-    for patient in range(DEMO_PATIENTS):
+    for patient in range(first_patient, first_patient + DEMO_PATIENTS):
         store.put(*simulate_archive(patient, DEMO_EVENTS, seed=1, preset="balanced"))

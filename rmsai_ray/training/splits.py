@@ -61,9 +61,10 @@ def split_by_patient(
     )
     if not splits.validation or not splits.test:
         counts = {uri: len(patients) for uri, patients in patients_by_source.items()}
-        raise ConfigError(
-            "archives", counts, "no source has three patients to train, validate and test with", "Add some."
-        )
+        rule = "no source has three patients to train, validate and test with"
+        if known:
+            rule += ", beside those whom the model or its ancestors knew"
+        raise ConfigError("archives", counts, rule, "Add some.")
     return splits
 
 

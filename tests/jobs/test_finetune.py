@@ -20,11 +20,11 @@ def test_the_demo(tmp_path: Path) -> None:
         timeout=240,
     )
     assert finished.returncode == 0, finished.stderr
-    child = load_model(tmp_path / "demo" / "training" / "finetuned")
+    child = load_model(tmp_path / "demo" / "finetuning" / "model")
     parent = load_model("framed-2400x64")
     assert child.facts["lineage"][-1]["model_id"] == parent.model_id
     assert child.model_id != parent.model_id
     assert (
         f"Fine-tuned from `{parent.model_id}`"
-        in (tmp_path / "demo" / "training" / "finetuned" / "CARD.md").read_text()
+        in (tmp_path / "demo" / "finetuning" / "model" / "CARD.md").read_text()
     )
