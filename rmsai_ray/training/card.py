@@ -65,7 +65,7 @@ def _architecture(bundle: ModelBundle) -> list[str]:
     return [
         f"An autoencoder of the family `{spec.family}`: {spec.window_samples} samples of one lead at "
         f"{spec.sampling_rate_hz:g} Hz in, {spec.embedding_dim} numbers in between, {num_parameters:,} "
-        f"parameters. Input is normalised by the normaliser of kind `{bundle.normaliser.kind}`, inside the "
+        f"parameters. Input is normalised as `{bundle.normaliser.to_json()}` says, inside the "
         "checkpoint. "
         f"Architecture: {spec.architecture or 'as the source documents describe it'}.",
         "",

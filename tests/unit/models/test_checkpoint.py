@@ -140,7 +140,7 @@ def test_the_packaged_model_says_what_it_is() -> None:
     assert bundle.thresholds is not None
     assert list(bundle.thresholds["T_normal"]) == list(LEADS)
     assert all(0.01 < threshold < 1 for threshold in bundle.thresholds["T_normal"].values())
-    assert all(error < 0.35 for error in bundle.metrics["held_out"]["mse_normal_by_source"].values())
+    assert all(error < 0.2 for error in bundle.metrics["held_out"]["mse_normal_by_source"].values())
     patients = [patient for part in bundle.facts["splits"].values() for patient in part]
-    assert len(set(patients)) == len(patients) > 400
+    assert len(set(patients)) == len(patients) > 300
     assert bundle.model_id in (PRETRAINED / "framed-2400x64" / "CARD.md").read_text()
