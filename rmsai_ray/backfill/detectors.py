@@ -9,6 +9,7 @@ from rmsai_ray.detection.detector_set import DESCRIPTION_NAME, ENSEMBLE, Detecto
 from rmsai_ray.detection.detectors import DETECTORS
 from rmsai_ray.detection.protocol import KeepsArrays
 from rmsai_ray.detection.shelf import DETECTORS_FOLDER
+from rmsai_ray.detection.thresholds import LITERAL_PROFILES
 from rmsai_ray.errors import CheckpointError, ConfigError
 from rmsai_ray.models.checkpoint import PRETRAINED
 from rmsai_ray.models.profiles import DEFAULT_PROFILE, PROFILES
@@ -44,10 +45,13 @@ def choose_detector_set(config: BackfillConfig, model_id: str) -> DetectorSet | 
 def choose_detector(config: BackfillConfig, detectors: DetectorSet | None) -> str:
     """The detector whose score becomes the anomaly score: one of the set, or one that needs no fit.
 
+    By default the ensemble, but the error itself without a set, or with thresholds that were written for it.
+
     Raises:
         ConfigError: there is none of that name, or it was not fitted.
     """
-    name = config.detector or (ENSEMBLE if detectors else RECONSTRUCTION_ERROR)
+    is_for_errors = config.threshold_profile in LITERAL_PROFILES
+    name = config.detector or (ENSEMBLE if detectors and not is_for_errors else RECONSTRUCTION_ERROR)
     fitted = [*detectors.detectors, ENSEMBLE] if detectors else []
     if name in fitted:
         return name

@@ -170,8 +170,10 @@ def test_thresholds_for_errors_do_not_judge_other_scores(tmp_path: Path) -> None
     config(tmp_path)
     detectors().save(tmp_path / "model" / "detectors")
     with pytest.raises(ConfigError, match="threshold_profile"):
-        resolve(config(tmp_path, threshold_profile="seed"))
-    assert resolve(config(tmp_path, threshold_profile="seed", detector="reconstruction_error"))
+        resolve(config(tmp_path, threshold_profile="seed", detector="ensemble"))
+    scoring = resolve(config(tmp_path, threshold_profile="seed")).scoring
+    assert scoring.detector == "reconstruction_error", "what the documents' numbers were written for"
+    assert scoring.detector_set == detectors().set_id
 
 
 def test_workers_find_the_detectors_in_the_lake(tmp_path: Path) -> None:
