@@ -40,8 +40,8 @@ class BackfillConfig:
     """Fitted detectors: a folder, packaged (the model's own), none, or with a registry NAME@ALIAS. Default:
     the model's own, where it has some."""
     detector: str | None = None
-    """What makes the anomaly score. Default: ensemble where detectors are fitted, else, and with the thresholds
-    seed and upstream-2025, reconstruction_error."""
+    """What makes the anomaly score. Default: ensemble where detectors are fitted; otherwise, and with the
+    thresholds seed and upstream-2025, reconstruction_error."""
     verdict_rule: Literal["severity", "max", "majority90"] = "severity"
     """How the windows of an event become its verdict."""
     validation: Literal["lenient", "strict"] = "lenient"
