@@ -213,7 +213,14 @@ def _next(lines: IO[str], beginning: str) -> str:
 
 def _a_worker() -> psutil.Process:
     ours = psutil.Process().children(recursive=True)
-    return next(process for process in ours if " ".join(process.cmdline()).startswith(WORKER_NAME))
+    return next(process for process in ours if _command(process).startswith(WORKER_NAME))
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie is none, either
+        return ""
 
 
 def _undisturbed(archives: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
