@@ -50,18 +50,8 @@ def test_demo_twice(tmp_path: Path) -> None:
     assert len(content["invocations"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--lake", "nowhere", "--output", "set"), "holds no archives manifest"),
-        (("--lake", "l", "--output", "set", "--detectors", "crystal_ball"), "is not registered"),
-        (("--lake", "l", "--output", "set", "--members", "isolation_forest"), "not among the fitted"),
-    ],
-)
-def test_bad_configuration_has_its_own_exit_code(
-    tmp_path: Path, options: tuple[str, ...], message: str
-) -> None:
-    done = fit(*options, cwd=tmp_path)
+def test_bad_configuration_has_its_own_exit_code(tmp_path: Path) -> None:
+    done = fit("--lake", "nowhere", "--output", "set", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert message in done.stderr
+    assert "holds no archives manifest" in done.stderr
     assert not (tmp_path / "set").exists()
