@@ -39,13 +39,12 @@ from rich.table import Table
 
 from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.backfill.config import BackfillConfig
-from rmsai_ray.backfill.flow import Run, find_todo, plan_units, read_task, resolve, run_units
+from rmsai_ray.backfill.flow import Run, find_todo, plan_units, read_task, resolve, run_units, shelve
 from rmsai_ray.backfill.plan import Unit, list_archives
 from rmsai_ray.backfill.read import unit_to_json
 from rmsai_ray.backfill.stages import EncodeWindows, ReadUnits, WriteUnits
 from rmsai_ray.compute import StageResources, plan_stages
 from rmsai_ray.job import ray_session, show_logs
-from rmsai_ray.models.shelf import shelve_model
 from rmsai_ray.signals.leads import LEADS
 from rmsai_ray.tables.manifest import load_manifest
 from rmsai_ray.tables.units import settle
@@ -105,7 +104,7 @@ def planned(archives: Path, lake: Path, stages: StageResources) -> tuple[Run, li
     """A fresh run with its units."""
     run = resolve(BackfillConfig(archives=str(archives), lake=str(lake)))
     todo = find_todo(run, list_archives(run.config), load_manifest(run.lake, run.bundle.model_id))
-    shelve_model(run.lake, run.bundle)
+    shelve(run)
     run.vectors.ensure_exists()
     return run, plan_units(run, todo, num_workers=stages.num_encoders)
 
