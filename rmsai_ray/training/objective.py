@@ -29,10 +29,9 @@ class Objective(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x_BT: Tensor, is_real_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """(what to minimise, the mean squared error in it), both scalars."""
-        mse = window_mse(x_BT, self._reconstruct(x_BT), is_real_BT).mean()
-        return mse, mse
+    def forward(self, x_BT: Tensor, is_real_BT: Tensor) -> Tensor:
+        """The batch's mean squared error, a scalar."""
+        return window_mse(x_BT, self._reconstruct(x_BT), is_real_BT).mean()
 
     def _reconstruct(self, x_BT: Tensor) -> Tensor:
         if not isinstance(self.network, FramedAutoencoder):
