@@ -93,13 +93,14 @@ class TrainingState:
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.learning_rate * rate_factor(self._steps_done, self._num_steps)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            loss: Tensor = self._shared(x_BT.to(device), is_real_BT.to(device))
+            loss = self._shared(x_BT.to(device), is_real_BT.to(device))
         self._optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._trained, MAX_GRADIENT_NORM)
         self._optimiser.step()
         self._steps_done += 1
-        return loss.detach()
+        error: Tensor = loss.detach()
+        return error
 
     def add(self, epoch: Epoch) -> None:
         """Ends an epoch, keeping its weights where none before had a lower validation error."""
