@@ -18,7 +18,7 @@ from rmsai_ray.storage import Store
 from rmsai_ray.tables.lake import open_lake
 from tests.cluster.head_node import HeadNode, head_node
 
-NUM_ARCHIVES, NUM_EVENTS, NUM_LEADS = 24, 8, 7
+NUM_ARCHIVES, NUM_EVENTS, NUM_LEADS = 16, 8, 7
 SUBMIT = ("submit", "--runtime-env", "cluster/runtime_env.yaml")
 
 
