@@ -7,6 +7,7 @@ Endpoint and credentials come from the environment alone: the ``AWS_*`` variable
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -245,3 +246,12 @@ def _open(uri: str) -> LocalStore | S3Store:
 def _reason(error: Exception) -> str:
     """The first line of an obstore error; the rest is the client's debug output."""
     return f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Renames a finished folder to its place; what was there goes last, so that a crash loses neither."""
+    old = new.with_name(f"{new.name}.old")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

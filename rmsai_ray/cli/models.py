@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pandas as pd
 import tyro
 
-from rmsai_ray.cli.output import Answer
+from rmsai_ray.cli.output import Answer, VerbGroup
 from rmsai_ray.registry import CHAMPION, Lineage, ModelRegistry, Version
 
 DEFAULT_REGISTRY = "./registry"
@@ -140,7 +140,7 @@ class Show(RegistryOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Models:
+class Models(VerbGroup):
     """Registers models and detector sets, promotes them and rolls back."""
 
     verb: (
@@ -150,20 +150,6 @@ class Models:
         | Annotated[ListVersions, tyro.conf.subcommand("list", prefix_name=False)]
         | Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
     )
-
-    @property
-    def json(self) -> bool:
-        """Of the verb."""
-        return self.verb.json
-
-    @property
-    def csv(self) -> Path | None:
-        """Of the verb."""
-        return self.verb.csv
-
-    def answer(self) -> Answer:
-        """The verb's answer."""
-        return self.verb.answer()
 
 
 def _one(registry: ModelRegistry, version: Version) -> Answer:

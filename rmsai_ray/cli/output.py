@@ -37,6 +37,28 @@ class Answer:
     """False where what was to be checked is not so; exit code 1."""
 
 
+class VerbGroup:
+    """A command with verbs of its own: whatever is asked of it is the verb's to answer."""
+
+    verb: Any
+
+    @property
+    def json(self) -> bool:
+        """Of the verb."""
+        return bool(self.verb.json)
+
+    @property
+    def csv(self) -> Path | None:
+        """Of the verb."""
+        path: Path | None = self.verb.csv
+        return path
+
+    def answer(self) -> Answer:
+        """The verb's answer."""
+        answer: Answer = self.verb.answer()
+        return answer
+
+
 def write(answer: Answer, *, as_json: bool, csv: Path | None) -> None:
     """Writes the answer to standard output; with ``csv`` its rows to that file, ``-`` being standard output.
 

@@ -13,7 +13,7 @@ import pandas as pd
 import tyro
 
 from rmsai_ray.cli.options import DEFAULT_LAKE, LAKE_VARIABLE
-from rmsai_ray.cli.output import Answer
+from rmsai_ray.cli.output import Answer, VerbGroup
 from rmsai_ray.detection.profiles import NamedProfiles, list_scorers, profile_to_json, read_profile
 from rmsai_ray.detection.thresholds import ThresholdProfile
 from rmsai_ray.errors import ConfigError, StorageError
@@ -158,7 +158,7 @@ class Audit(ProfileOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thresholds:
+class Thresholds(VerbGroup):
     """Threshold profiles of a lake: list, show, export, import, roll back, audit."""
 
     verb: (
@@ -169,20 +169,6 @@ class Thresholds:
         | Annotated[RollbackProfile, tyro.conf.subcommand("rollback", prefix_name=False)]
         | Annotated[Audit, tyro.conf.subcommand("audit", prefix_name=False)]
     )
-
-    @property
-    def json(self) -> bool:
-        """Of the verb."""
-        return self.verb.json
-
-    @property
-    def csv(self) -> Path | None:
-        """Of the verb."""
-        return self.verb.csv
-
-    def answer(self) -> Answer:
-        """The verb's answer."""
-        return self.verb.answer()
 
 
 def _profile_answer(profile: ThresholdProfile) -> Answer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from rmsai_ray.detection.detectors import DETECTORS, Detector, Measured
 from rmsai_ray.detection.measured import Float32Array
 from rmsai_ray.detection.surprise import Tail, Tails, fit_tails, quadratic_mean, surprises
 from rmsai_ray.errors import CheckpointError, ConfigError
+from rmsai_ray.storage import replace_folder
 
 ENSEMBLE = "ensemble"
 DEFAULT_MEMBERS = ("worst_error", "error_contrast", "rhythm")
@@ -94,8 +94,7 @@ class DetectorSet:
             "facts": dict(self.facts),
         }
         (temporary / DESCRIPTION_NAME).write_text(json.dumps(description, indent=1) + "\n")
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+        replace_folder(temporary, target)
         return target
 
     def _save_detectors(self, folder: Path) -> None:

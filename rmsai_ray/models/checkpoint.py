@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rmsai_ray.models.base import build_network
 from rmsai_ray.models.bundle import ModelBundle, ModelSpec
 from rmsai_ray.models.profiles import NORMALISERS, PROFILES, get_profile
 from rmsai_ray.signals.normalise import Normaliser
+from rmsai_ray.storage import replace_folder
 
 WEIGHTS_NAME, DESCRIPTION_NAME, CARD_NAME = "model.safetensors", "model.json", "CARD.md"
 FORMAT_VERSION = 1
@@ -81,16 +81,8 @@ def save_checkpoint(bundle: ModelBundle, folder: str | Path, *, card: str | None
     temporary.mkdir(parents=True)
     for name, content in files.items():
         (temporary / name).write_bytes(content)
-    _swap(temporary, target)
+    replace_folder(temporary, target)
     return target
-
-
-def _swap(new: Path, target: Path) -> None:
-    old = new.with_name(f"{new.name}.old")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _describe(bundle: ModelBundle) -> dict[str, Any]:
