@@ -1,7 +1,7 @@
 """One window looked at closely: its reconstruction, its signal again, its error; and a signal as a question.
 
 Shapes: T samples of a window, E dimensions of the embedding. The lake keeps embeddings and no signals: a
-reconstruction comes from the embedding alone, a signal from the archive that it was cut from.
+reconstruction comes from embedding and beats, a signal from the archive that it was cut from.
 """
 
 # ruff: noqa: N815 - arrays carry a shape suffix, in fields too

@@ -79,7 +79,7 @@ def window_row(encoder: WindowEncoder, archive: Path, start: int) -> tuple[dict[
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_reconstruction_of_the_embedding_alone_has_the_stored_error(
+def test_reconstruction_of_embedding_and_beats_has_the_stored_error(
     start: int, encoder: WindowEncoder, archive: Path
 ) -> None:
     row, samples_T = window_row(encoder, archive, start)
