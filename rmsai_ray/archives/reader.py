@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
 
+from rmsai_ray import ids
 from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.events import EventReader
 from rmsai_ray.archives.hdf5 import Group, Scalar, UnreadableError, open_archive
@@ -19,7 +20,6 @@ from rmsai_ray.archives.records import Archive, Event, Problem
 from rmsai_ray.archives.values import text, writable
 from rmsai_ray.archives.waveforms import WaveformReader
 from rmsai_ray.errors import ArchiveError
-from rmsai_ray.ids import archive_id
 
 LONGEST_PATIENT_ID: Final = 128
 
@@ -39,13 +39,16 @@ class ReadOptions:
 DEFAULTS: Final = ReadOptions()
 
 
-def read_archive(raw: bytes, uri: str, *, options: ReadOptions = DEFAULTS) -> Archive:
+def read_archive(
+    raw: bytes, uri: str, *, options: ReadOptions = DEFAULTS, archive_id: str | None = None
+) -> Archive:
     """Reads one archive of any variant.
 
     Args:
         raw: the whole object.
         uri: where it came from; its file name may tell patient and month (``PT1234_2025-09.h5``).
         options: what to read.
+        archive_id: :func:`rmsai_ray.ids.archive_id` of the bytes, where the caller has it already.
 
     An event that cannot be used is absent from ``events``, and has a fatal problem in ``problems``.
 
@@ -75,7 +78,7 @@ def read_archive(raw: bytes, uri: str, *, options: ReadOptions = DEFAULTS) -> Ar
         )
         events = [event for key in keys if (event := reader.read(root, key, problems)) is not None]
     return Archive(
-        archive_id=archive_id(raw),
+        archive_id=archive_id or ids.archive_id(raw),
         stem=stem,
         patient_id=patient_id,
         period=_period(stem, events),

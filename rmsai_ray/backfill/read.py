@@ -101,7 +101,7 @@ class UnitReader:
                 return {**row, "status": "unchanged"}
             if archive_id in seen or archive_id in planned["same_size_ids"]:
                 return {**row, "status": "skipped"}
-            archive = self._parse(fetched.content, planned["uri"])
+            archive = self._parse(fetched.content, planned["uri"], archive_id)
             row |= rows.add_archive(archive, planned["uri"], self._task.leads, tail=self._task.tail)
             seen.add(archive_id)
         except ArchiveError as error:
@@ -109,10 +109,10 @@ class UnitReader:
             row |= {"status": "quarantined", "error": str(error), "num_rejects": 1}
         return row
 
-    def _parse(self, content: bytes, uri: str) -> Archive:
+    def _parse(self, content: bytes, uri: str, archive_id: str) -> Archive:
         if self._task.strict and (verdict := validate(content, uri, "strict")).status == "fatal":
             raise _as_error(verdict.problems)
-        archive = read_archive(content, uri, options=self._task.options)
+        archive = read_archive(content, uri, options=self._task.options, archive_id=archive_id)
         if not archive.events:
             raise _as_error([found for found in archive.problems if found.severity == "fatal"])
         return archive
