@@ -17,27 +17,30 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class StageResources:
-    """Ray arguments of the three stages of a backfill."""
+    """Ray arguments of a backfill's actors.
 
-    num_readers: int
+    Without GPUs an encoder reads, encodes and writes, and there are neither readers nor writers.
+    """
+
     num_encoders: int
-    encoder_num_gpus: float
-    reader_num_cpus: float
     encoder_num_cpus: float
-    writer_num_cpus: float
+    encoder_num_gpus: float = 0.0
+    num_readers: int = 0
+    num_writers: int = 0
+    feeder_num_cpus: float = 0.0
+    """Of a reader and of a writer."""
 
 
-READER_CPUS = 0.5
-ENCODER_CPUS = 0.4
-WRITER_CPUS = 0.1
-"""Fractions of a core that add up to 1, so that a core carries all three stages."""
+FEEDER_CPUS = 0.5
+READERS_PER_WRITER = 4
+"""Reading a unit takes several times the work of writing it."""
 
 
 def plan_stages(cluster: Cluster, *, num_encoders: int | None, num_gpus: float) -> StageResources:
     """Shares the cluster among reading, encoding and writing.
 
-    Without GPUs every core carries one reader, one encoder and now and then a writer. With GPUs an encoder
-    sits on each share of one, and the cores are the readers'.
+    Without GPUs every core carries one actor that does all three. With GPUs an encoder sits on each share of
+    one, and the cores are the readers' and the writers'.
 
     Raises:
         ConfigError: the stages cannot be scheduled together; says what is needed and what is there.
@@ -47,19 +50,22 @@ def plan_stages(cluster: Cluster, *, num_encoders: int | None, num_gpus: float) 
     else:
         most = int(cluster.num_cpus)
     encoders = most if num_encoders is None else num_encoders
-    if not 1 <= encoders <= most:
+    if not 1 <= encoders <= most or cluster.num_cpus < 1:
         raise ConfigError(
             "num_encoders",
             num_encoders,
-            f"{max(encoders, 1)} encoders of {num_gpus or ENCODER_CPUS} {'GPU' if num_gpus else 'CPU'} each "
-            f"do not fit into {cluster.num_cpus:g} CPUs and {cluster.num_gpus:g} GPUs",
+            f"{max(encoders, 1)} encoders of {num_gpus or 1} {'GPU' if num_gpus else 'CPU'} each do not fit "
+            f"into {cluster.num_cpus:g} CPUs and {cluster.num_gpus:g} GPUs",
             f"Ask for 1 to {most}." if most else "Start a cluster that has them, or set --num-gpus 0.",
         )
+    if not num_gpus:
+        return StageResources(num_encoders=encoders, encoder_num_cpus=1.0)
+    num_readers = int(cluster.num_cpus)
     return StageResources(
-        num_readers=max(1, int(cluster.num_cpus)),
         num_encoders=encoders,
+        encoder_num_cpus=0.0,
         encoder_num_gpus=num_gpus,
-        reader_num_cpus=READER_CPUS,
-        encoder_num_cpus=0.0 if num_gpus else ENCODER_CPUS,
-        writer_num_cpus=WRITER_CPUS,
+        num_readers=num_readers,
+        num_writers=max(1, num_readers // READERS_PER_WRITER),
+        feeder_num_cpus=FEEDER_CPUS,
     )

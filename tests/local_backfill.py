@@ -34,7 +34,7 @@ from rmsai_ray.backfill.read import unit_to_json
 from rmsai_ray.backfill.report import Summary
 from rmsai_ray.backfill.rows import UnitRows
 from rmsai_ray.backfill.score import Scoring, score_unit
-from rmsai_ray.backfill.stages import EncodeWindows, ReadUnits, WriteUnits
+from rmsai_ray.backfill.stages import ProcessUnits, Tasks
 from rmsai_ray.compute import Cluster, StageResources
 from rmsai_ray.detection.thresholds import resolve_profile
 from rmsai_ray.encoding.encoder import WindowEncoder
@@ -283,14 +283,11 @@ def _no_session() -> Iterator[Cluster]:
     yield Cluster(num_cpus=1, num_gpus=0)
 
 
-def _run_units(run: flow.Run, units: list[Unit], stages: StageResources) -> Iterator[dict[str, Any]]:
-    """As the flow's, with the stages called one after the other."""
-    model_id, spec = run.bundle.model_id, run.bundle.spec
-    read_units = ReadUnits(flow.read_task(run))
-    encode = EncodeWindows(run.lake.uri, model_id, "cpu", run.config.batch_windows, run.scoring)
-    write = WriteUnits(run.lake.uri, run.run_id, model_id, spec.embedding_dim)
+def _run_units(units: list[Unit], tasks: Tasks, stages: StageResources) -> Iterator[dict[str, Any]]:
+    """As the flow's, with its actor called one unit after the other."""
+    process = ProcessUnits(tasks)
     for unit in units:
-        block = write(encode(read_units(pa.table({"unit": [unit_to_json(unit)]}))))
+        block = process(pa.table({"unit": [unit_to_json(unit)]}))
         yield from (json.loads(report) for report in block["report"].to_pylist())
 
 

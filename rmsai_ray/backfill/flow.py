@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-import ray.data
-from ray.data import ActorPoolStrategy
 from rich.console import Console
 
 from rmsai_ray import ids
@@ -20,15 +17,16 @@ from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.demo import make_demo_archives
 from rmsai_ray.backfill.detectors import choose_detector, choose_detector_set
 from rmsai_ray.backfill.estimate import print_plan
+from rmsai_ray.backfill.pipeline import run_units
 from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, list_archives, pack_units
 from rmsai_ray.backfill.progress import follow
-from rmsai_ray.backfill.read import ReadTask, unit_to_json
+from rmsai_ray.backfill.read import ReadTask
 from rmsai_ray.backfill.registered import located
 from rmsai_ray.backfill.report import Summary, count_status, print_summary
 from rmsai_ray.backfill.score import Scoring
-from rmsai_ray.backfill.stages import EncodeWindows, ReadUnits, WriteUnits
+from rmsai_ray.backfill.stages import EncodeTask, Tasks, WriteTask
 from rmsai_ray.backfill.validation import print_validation
-from rmsai_ray.compute import StageResources, plan_stages
+from rmsai_ray.compute import plan_stages
 from rmsai_ray.detection.detector_set import DetectorSet
 from rmsai_ray.detection.profiles import find_profile
 from rmsai_ray.detection.shelf import shelve_detector_set
@@ -46,11 +44,6 @@ from rmsai_ray.tables.lease import Lease
 from rmsai_ray.tables.manifest import Manifest, difference
 from rmsai_ray.tables.units import preview, settle
 from rmsai_ray.tables.vectors import VectorTable
-
-MAX_BLOCK_BYTES = 1 << 30
-"""A unit is one block; Ray must not split it."""
-MAX_TASK_RETRIES = 3
-"""Of a unit whose worker died; then the run ends, and the next one goes on."""
 
 log = logging.getLogger(__name__)
 
@@ -184,13 +177,12 @@ def find_todo(run: Run, listing: pa.Table, manifest: Manifest) -> pa.Table:
 
 def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:
     """The units of work, largest first so that the end of the run is even."""
-    total = sum(todo["size"].to_pylist())
-    unit_bytes = run.config.unit_bytes or choose_unit_bytes(total, num_workers)
+    fixed = run.config.unit_bytes
     return list(
         pack_units(
             todo,
             run_id=run.run_id,
-            unit_bytes=unit_bytes,
+            unit_bytes=lambda left: fixed or choose_unit_bytes(left, num_workers),
             max_archive_bytes=run.config.max_archive_bytes,
         )
     )
@@ -203,77 +195,42 @@ def process(run: Run, todo: pa.Table, summary: Summary, record: RunRecord, conso
         units = plan_units(run, todo, num_workers=stages.num_encoders)
         record.facts["resources"] = {**asdict(cluster), **asdict(stages)}
         log.info("planned", extra={"fields": {"archives": todo.num_rows, "units": len(units)}})
-        reports = run_units(run, units, stages)
+        reports = run_units(units, tasks_of(run, on_gpu=stages.encoder_num_gpus > 0), stages)
         for report in follow(reports, units, console):
             summary.add(report)
             for line in report["lines"]:
                 log.info("archive", extra={"fields": line})
 
 
-def run_units(run: Run, units: list[Unit], stages: StageResources) -> Iterator[dict[str, Any]]:
-    """The Ray flow: units → read → encode → write → one report each, in the order they finish."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = MAX_BLOCK_BYTES
-    faults = {"max_restarts": -1, "max_task_retries": MAX_TASK_RETRIES}
-    whole: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
-    encoders: dict[str, Any] = (
-        {"num_gpus": stages.encoder_num_gpus, "batch_size": 1, "batch_format": "pyarrow"}
-        if stages.encoder_num_gpus
-        else {**whole, "num_cpus": stages.encoder_num_cpus}
-    )
-    model_id = run.bundle.model_id
-    scored = (
-        ray.data.from_arrow([pa.table({"unit": [unit_to_json(unit)]}) for unit in units])
-        .map_batches(
-            ReadUnits,
-            fn_constructor_args=(read_task(run),),
-            compute=ActorPoolStrategy(size=min(stages.num_readers, len(units))),
-            num_cpus=stages.reader_num_cpus,
-            **whole,
-            **faults,
-        )
-        .map_batches(
-            EncodeWindows,
-            fn_constructor_args=(
-                run.lake.uri,
-                model_id,
-                "cuda" if stages.encoder_num_gpus else "cpu",
-                run.config.batch_windows,
-                run.scoring,
-            ),
-            compute=ActorPoolStrategy(size=min(stages.num_encoders, len(units))),
-            **encoders,
-            **faults,
-        )
-        .map_batches(
-            WriteUnits,
-            fn_constructor_args=(run.lake.uri, run.run_id, model_id, run.bundle.spec.embedding_dim),
-            compute=ActorPoolStrategy(size=1),
-            num_cpus=stages.writer_num_cpus,
-            **whole,
-            **faults,
-        )
-    )
-    for block in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from (json.loads(report) for report in block["report"].to_pylist())
-
-
-def read_task(run: Run) -> ReadTask:
-    """What the readers need to know of the run."""
-    config = run.config
-    return ReadTask(
-        archives_uri=config.archives,
-        run_id=run.run_id,
-        model_id=run.bundle.model_id,
-        code_version=code_version(),
-        spec=run.bundle.spec,
-        leads=select_leads(config.leads),
-        tail=config.tail,
-        strict=config.validation == "strict",
-        attempts=config.attempts,
-        max_archive_bytes=config.max_archive_bytes,
+def tasks_of(run: Run, *, on_gpu: bool) -> Tasks:
+    """What the workers need to know of the run."""
+    config, model_id = run.config, run.bundle.model_id
+    return Tasks(
+        read=ReadTask(
+            archives_uri=config.archives,
+            run_id=run.run_id,
+            model_id=model_id,
+            code_version=code_version(),
+            spec=run.bundle.spec,
+            leads=select_leads(config.leads),
+            tail=config.tail,
+            strict=config.validation == "strict",
+            attempts=config.attempts,
+            max_archive_bytes=config.max_archive_bytes,
+        ),
+        encode=EncodeTask(
+            lake_uri=run.lake.uri,
+            model_id=model_id,
+            device="cuda" if on_gpu else "cpu",
+            batch_windows=config.batch_windows,
+            scoring=run.scoring,
+        ),
+        write=WriteTask(
+            lake_uri=run.lake.uri,
+            run_id=run.run_id,
+            model_id=model_id,
+            embedding_dim=run.bundle.spec.embedding_dim,
+        ),
     )
 
 

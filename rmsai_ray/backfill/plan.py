@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from rmsai_ray.tables.manifest import LISTING
 
 MIN_UNIT_BYTES = 2 * MEBIBYTE
 MAX_UNIT_BYTES = 64 * MEBIBYTE
-UNITS_PER_WORKER = 8
-"""Small enough that the ends of the stages cost little, large enough that parts and fragments are few."""
+UNITS_PER_WORKER = 4
+"""That what is left would be cut into. Units shrink towards the end, where a large one would keep a single
+worker busy; large ones before it make parts and fragments few."""
 
 PERIOD_IN_NAME = re.compile(r"_(\d{4}-\d{2})\.")
 
@@ -51,24 +52,36 @@ def list_archives(config: BackfillConfig) -> pa.Table:
     )
 
 
-def pack_units(todo: pa.Table, *, run_id: str, unit_bytes: int, max_archive_bytes: int) -> Iterator[Unit]:
-    """Archives of one period lie together; a unit closes before it would grow beyond ``unit_bytes``."""
+def pack_units(
+    todo: pa.Table, *, run_id: str, unit_bytes: Callable[[int], int], max_archive_bytes: int
+) -> Iterator[Unit]:
+    """Archives of one period lie together; a unit closes before it would outgrow its share of the rest.
+
+    Args:
+        todo: what is to be done.
+        run_id: goes into the units' ids.
+        unit_bytes: from the bytes that no unit holds yet to the most that the next unit may hold.
+        max_archive_bytes: larger archives are not fetched, and count as nothing.
+    """
+    archives = sorted(todo.to_pylist(), key=lambda row: (period_in_name(row["uri"]), row["uri"]))
+    sizes = [row["size"] if row["size"] <= max_archive_bytes else 0 for row in archives]
     waiting: list[dict[str, Any]] = []
-    num_bytes = 0
-    for archive in sorted(todo.to_pylist(), key=lambda row: (period_in_name(row["uri"]), row["uri"])):
-        size = archive["size"] if archive["size"] <= max_archive_bytes else 0  # never fetched
-        if waiting and num_bytes + size > unit_bytes:
+    left, num_bytes = sum(sizes), 0
+    most = unit_bytes(left)
+    for archive, size in zip(archives, sizes, strict=True):
+        if waiting and num_bytes + size > most:
             yield _unit(run_id, waiting)
-            waiting, num_bytes = [], 0
+            left -= num_bytes
+            waiting, num_bytes, most = [], 0, unit_bytes(left)
         waiting.append(archive)
         num_bytes += size
     if waiting:
         yield _unit(run_id, waiting)
 
 
-def choose_unit_bytes(total_bytes: int, num_workers: int) -> int:
-    """Bytes per unit that give every worker a number of units, within bounds."""
-    return max(MIN_UNIT_BYTES, min(MAX_UNIT_BYTES, total_bytes // (UNITS_PER_WORKER * num_workers)))
+def choose_unit_bytes(left_bytes: int, num_workers: int) -> int:
+    """Bytes of the next unit: a part of what is left, within bounds, so that all workers end together."""
+    return max(MIN_UNIT_BYTES, min(MAX_UNIT_BYTES, left_bytes // (UNITS_PER_WORKER * num_workers)))
 
 
 def period_in_name(uri: str) -> str:

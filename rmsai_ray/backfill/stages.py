@@ -1,8 +1,9 @@
-"""The three Ray stages of a backfill. They hold no arithmetic: each wraps a plain class or function."""
+"""What Ray runs of a backfill. The callables hold no arithmetic: each wraps a plain class or function."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -18,6 +19,84 @@ from rmsai_ray.tables.units import write_unit
 from rmsai_ray.tables.vectors import VectorTable
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncodeTask:
+    """What every encoder of a run needs to know."""
+
+    lake_uri: str
+    model_id: str
+    device: str
+    batch_windows: int
+    scoring: Scoring
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteTask:
+    """What every writer of a run needs to know."""
+
+    lake_uri: str
+    run_id: str
+    model_id: str
+    embedding_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """What the workers of a run need to know; small, and the same for all of them."""
+
+    read: ReadTask
+    encode: EncodeTask
+    write: WriteTask
+
+
+class UnitScorer:
+    """Signals → embeddings, scores and verdicts; holds the model."""
+
+    def __init__(self, task: EncodeTask) -> None:
+        limit_threads(1)
+        store = Store(task.lake_uri)
+        bundle = load_shelved_model(store, task.model_id)
+        self._encoder = WindowEncoder(bundle, device=task.device, batch_windows=task.batch_windows)
+        self._scoring = task.scoring
+        set_id = task.scoring.detector_set
+        self._detectors = load_shelved_detector_set(store, task.model_id, set_id) if set_id else None
+
+    def score(self, unit: UnitTables) -> UnitTables:
+        """The unit with its scores, without its signals."""
+        return score_unit(unit, self._encoder, self._scoring, self._detectors)
+
+
+class UnitWriter:
+    """Scored units → parts, fragments and ledger entries."""
+
+    def __init__(self, task: WriteTask) -> None:
+        self._task = task
+        self._store = Store(task.lake_uri)
+        self._vectors = VectorTable(self._store.uri, task.model_id, task.embedding_dim)
+
+    def write(self, unit: UnitTables) -> str:
+        """Writes it; returns its report, as JSON."""
+        task = self._task
+        entry = write_unit(self._store, self._vectors, unit, run_id=task.run_id, model_id=task.model_id)
+        return json.dumps(unit_report(unit, entry.seconds, entry.num_bytes))
+
+
+class ProcessUnits:
+    """All three stages in one process: on CPUs nothing is gained by handing a unit from core to core."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._reader = UnitReader(tasks.read)
+        self._scorer = UnitScorer(tasks.encode)
+        self._writer = UnitWriter(tasks.write)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """A block of unit descriptions to one small report each."""
+        return pa.table({"report": [self._process(text) for text in block["unit"].to_pylist()]})
+
+    def _process(self, unit: str) -> str:
+        return self._writer.write(self._scorer.score(self._reader.read(unit_from_json(unit))))
+
+
 class ReadUnits:
     """Units → their rows and signals."""
 
@@ -31,41 +110,22 @@ class ReadUnits:
 
 
 class EncodeWindows:
-    """Signals → embeddings, scores and verdicts; holds the model."""
+    """Signals → embeddings, scores and verdicts, on a GPU."""
 
-    def __init__(
-        self, lake_uri: str, model_id: str, device: str, batch_windows: int, scoring: Scoring
-    ) -> None:
-        limit_threads(1)
-        bundle = load_shelved_model(Store(lake_uri), model_id)
-        self._encoder = WindowEncoder(bundle, device=device, batch_windows=batch_windows)
-        self._scoring = scoring
-        self._detectors = (
-            load_shelved_detector_set(Store(lake_uri), model_id, scoring.detector_set)
-            if scoring.detector_set
-            else None
-        )
+    def __init__(self, task: EncodeTask) -> None:
+        self._scorer = UnitScorer(task)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of unit tables to a block of scored ones."""
-        return pa.concat_tables(
-            score_unit(unit, self._encoder, self._scoring, self._detectors).to_block()
-            for unit in UnitTables.from_block(block)
-        )
+        return pa.concat_tables(self._scorer.score(unit).to_block() for unit in UnitTables.from_block(block))
 
 
 class WriteUnits:
-    """Scored units → parts, fragments and ledger entries; passes on what became of each unit."""
+    """Scored units → the lake; passes on what became of each unit."""
 
-    def __init__(self, lake_uri: str, run_id: str, model_id: str, embedding_dim: int) -> None:
-        self._store = Store(lake_uri)
-        self._vectors = VectorTable(self._store.uri, model_id, embedding_dim)
-        self._run_id, self._model_id = run_id, model_id
+    def __init__(self, task: WriteTask) -> None:
+        self._writer = UnitWriter(task)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of scored units to one small report each."""
-        return pa.table({"report": [self._write(unit) for unit in UnitTables.from_block(block)]})
-
-    def _write(self, unit: UnitTables) -> str:
-        entry = write_unit(self._store, self._vectors, unit, run_id=self._run_id, model_id=self._model_id)
-        return json.dumps(unit_report(unit, entry.seconds, entry.num_bytes))
+        return pa.table({"report": [self._writer.write(unit) for unit in UnitTables.from_block(block)]})

@@ -13,7 +13,7 @@ from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.plan import list_archives
 from rmsai_ray.backfill.read import fetch
 from rmsai_ray.backfill.report import count_status
-from rmsai_ray.compute import READER_CPUS
+from rmsai_ray.compute import FEEDER_CPUS
 from rmsai_ray.errors import RejectLimitError
 from rmsai_ray.job import ray_session
 
@@ -68,7 +68,7 @@ def print_validation(config: BackfillConfig, console: Console) -> None:
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=min(len(blocks), max(1, int(cluster.num_cpus)))),
-                num_cpus=READER_CPUS,
+                num_cpus=FEEDER_CPUS,
             )
             for row in judged.iter_rows():
                 statuses.append(row["status"])

@@ -12,7 +12,7 @@ import pytest
 
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.detectors import choose_detector, choose_detector_set
-from rmsai_ray.backfill.flow import recorded, resolve, shelve
+from rmsai_ray.backfill.flow import recorded, resolve, shelve, tasks_of
 from rmsai_ray.backfill.report import Summary
 from rmsai_ray.backfill.score import Scoring, score_unit
 from rmsai_ray.backfill.stages import EncodeWindows
@@ -181,7 +181,7 @@ def test_workers_find_the_detectors_in_the_lake(tmp_path: Path) -> None:
     detectors().save(tmp_path / "model" / "detectors")
     run = resolve(config(tmp_path))
     shelve(run)
-    encode = EncodeWindows(run.lake.uri, run.bundle.model_id, "cpu", 8, run.scoring)
+    encode = EncodeWindows(tasks_of(run, on_gpu=False).encode)
     [scored] = UnitTables.from_block(encode(unit(archives()).to_block()))
     expected = score_unit(unit(archives()), WindowEncoder(tiny_bundle()), run.scoring, detectors())
     assert scored.windows.equals(expected.windows)

@@ -29,7 +29,7 @@ def archive(uri: str, size: int = 10, **changes: Any) -> dict[str, Any]:
 
 def pack(*archives: dict[str, Any], unit_bytes: int = 20, limit: int = 1000, run: str = "r") -> list[Unit]:
     todo = pa.Table.from_pylist(list(archives))
-    return list(pack_units(todo, run_id=run, unit_bytes=unit_bytes, max_archive_bytes=limit))
+    return list(pack_units(todo, run_id=run, unit_bytes=lambda left: unit_bytes, max_archive_bytes=limit))
 
 
 def uris(units: list[Unit]) -> list[list[str]]:
@@ -52,7 +52,16 @@ def test_what_is_never_fetched_takes_no_room() -> None:
 
 
 def test_nothing_to_do_is_no_unit() -> None:
-    assert list(pack_units(pa.table({"uri": []}), run_id="r", unit_bytes=1, max_archive_bytes=1)) == []
+    assert (
+        list(pack_units(pa.table({"uri": []}), run_id="r", unit_bytes=lambda left: 1, max_archive_bytes=1))
+        == []
+    )
+
+
+def test_units_shrink_with_what_is_left() -> None:
+    todo = pa.Table.from_pylist([archive(f"{i:02}") for i in range(16)])
+    units = pack_units(todo, run_id="r", unit_bytes=lambda left: max(10, left // 4), max_archive_bytes=1000)
+    assert [len(unit.archives) for unit in units] == [4, 3, 2, 1, 1, 1, 1, 1, 1, 1]
 
 
 @settings(max_examples=30, deadline=None)
@@ -89,7 +98,7 @@ def test_a_unit_travels_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "workers", "mebibytes"), [(0, 1, 2), (100, 2, 6.25), (160, 1, 20), (10**6, 4, 64), (10, 16, 2)]
+    ("total", "workers", "mebibytes"), [(0, 1, 2), (100, 2, 12.5), (160, 1, 40), (10**6, 4, 64), (10, 16, 2)]
 )
 def test_units_are_small_enough_to_share_and_never_tiny_or_huge(
     total: int, workers: int, mebibytes: float
