@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -72,7 +72,7 @@ def entry_key(model_id: str, unit_id: str) -> str:
 
 def encode(entry: LedgerEntry) -> bytes:
     """The entry as JSON; equal entries give equal bytes."""
-    return json.dumps(asdict(entry), sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(vars(entry), sort_keys=True, separators=(",", ":")).encode()
 
 
 def record(store: Store, entry: LedgerEntry) -> bool:

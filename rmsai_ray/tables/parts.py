@@ -7,7 +7,7 @@ rejects/model=<model>/<unit>.parquet
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,10 @@ from rmsai_ray.storage import Store
 
 TABLES = ("windows", "events", "rejects")
 SUFFIX = ".parquet"
+
+ALL_DIFFERENT = ("window_id", "chunk_id", "seed_chunk_id", "vector_id", "event_uid", "uri")
+"""Texts that hardly repeat; neighbours begin alike."""
+ROWS_PER_GROUP = 1 << 16
 
 
 def model_folder(table: str, model_id: str) -> str:
@@ -31,21 +35,46 @@ def part_key(table: str, model_id: str, unit_id: str, period: str | None = None)
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """The table as one Parquet file: texts in dictionaries, embeddings split by byte, then zstd."""
+    """The table as one Parquet file; the encoding of a column follows from what its values are like."""
     sink = pa.BufferOutputStream()
-    embeddings = ["embedding.list.element"] if "embedding" in table.schema.names else []
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    if "scores" in table.schema.names:
-        texts.append("scores.list.element.detector")
+    dictionaries, encodings = _encodings(table.schema)
     pq.write_table(
         table,
         sink,
         compression="zstd",
         compression_level=1,
-        use_dictionary=texts,
-        use_byte_stream_split=embeddings or False,
+        use_dictionary=dictionaries,
+        column_encoding=encodings,
+        row_group_size=ROWS_PER_GROUP,
     )
     return bytes(sink.getvalue())
+
+
+def _encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
+    """Columns in dictionaries, and the encoding of others; by path inside the file."""
+    dictionaries, encodings = [], {}
+    for path, kind in _leaves(schema):
+        if path in ALL_DIFFERENT:
+            encodings[path] = "DELTA_BYTE_ARRAY"
+        elif pa.types.is_string(kind) or pa.types.is_float64(kind):
+            dictionaries.append(path)
+        elif pa.types.is_timestamp(kind):
+            encodings[path] = "DELTA_BINARY_PACKED"
+        elif pa.types.is_float32(kind):
+            encodings[path] = "BYTE_STREAM_SPLIT"
+    return dictionaries, encodings
+
+
+def _leaves(fields: Iterable[pa.Field], parent: str = "") -> Iterator[tuple[str, pa.DataType]]:
+    """(path inside a Parquet file, type) of every column below ``fields``."""
+    for field in fields:
+        path, kind = parent + field.name, field.type
+        while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+            path, kind = f"{path}.list.element", kind.value_type
+        if pa.types.is_struct(kind):
+            yield from _leaves(kind, f"{path}.")
+        else:
+            yield path, kind
 
 
 def read_part(store: Store, key: str) -> pa.Table | None:

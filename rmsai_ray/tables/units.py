@@ -96,10 +96,13 @@ def _split(unit: UnitTables, model_id: str) -> Iterable[tuple[str, pa.Table]]:
     """(part key, rows) of every part of a unit; archives of one period share a part."""
     period_of = {row["archive_id"]: row["period"] for row in unit.archives if row["status"] == "committed"}
     for name, table in (("windows", unit.windows), ("events", unit.events)):
-        periods = pa.array([period_of[archive] for archive in table["archive_id"].to_pylist()], pa.string())
-        for period in periods.unique().to_pylist():
-            key = parts.part_key(name, model_id, unit.unit_id, period)
-            yield key, table.filter(pc.equal(periods, period))
+        archives = table["archive_id"].combine_chunks().dictionary_encode()
+        periods = pa.array([period_of[archive] for archive in archives.dictionary.to_pylist()], pa.string())
+        period_N = periods.take(archives.indices)
+        present = period_N.unique().to_pylist()
+        for period in present:
+            rows = table if len(present) == 1 else table.filter(pc.equal(period_N, period))
+            yield parts.part_key(name, model_id, unit.unit_id, period), rows
     if unit.rejects.num_rows:
         yield parts.part_key("rejects", model_id, unit.unit_id), unit.rejects
 
