@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
 PYTEST := $(BIN)/python -m pytest
-BENCHMARKS := $(filter-out benchmarks/_%.py benchmarks/kills.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out _% kills __init__,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)))
 
 define DEMO_S3
 $(BIN)/python jobs/backfill.py demo --archives s3://demo/archives --lake s3://demo/lake; \
@@ -49,10 +49,10 @@ format: $(STAMP)  ## repair what lint and format can repair
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## the headline numbers, measured on this machine
-	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 chaos: $(STAMP)  ## kills backfills at 20 points and compares what the reruns leave with an undisturbed run
-	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python -m benchmarks.kills
 
 lock:  ## resolve pyproject.toml anew and pin the result
 	rm -rf build/lock

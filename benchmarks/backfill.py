@@ -1,198 +1,162 @@
-"""Backfill against its own slowest stage and against the original's loop, in one run.
+"""The whole backfill, from an S3 server to committed tables, against its stages, scripts and the original.
 
-    python benchmarks/backfill.py [--events 1000] [--repeat 3] [--output result.json]
+    python -m benchmarks.backfill [--events 2000] [--repeat 1] [--output result.json]
 
-Prints one table and writes JSON. Every figure is a median over interleaved repeats. Archives are simulated,
-ten events of seven leads each; the model is the packaged default. "Alone" means a stage of the pipeline, on
-Ray, fed from memory and written nowhere else: on one core (its share of two while the others run beside it)
-and on all cores.
+Archives are simulated, ten events of seven leads each, on an S3 server of this machine; the model is the
+packaged default. Ray runs already when the clock starts; its actors start anew for every run. Beside it:
+
+- each stage alone, from memory to memory, in one process and in one per core;
+- a script that runs the same classes in plain processes, one per core, without Ray;
+- a script with torch's DataLoader, of the kind that people write: idiomatic h5py on local files, the same
+  network in torch, no rhythm, quality, detectors or thresholds, no commit protocol;
+- the original's loop, re-created: its own windows and network, one at a time, one insert per row.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-import sqlite3
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import h5py
-import lancedb
-import numpy as np
 import psutil
-import pyarrow as pa
-import ray.data
-import torch
 import tyro
-from ray.data import ActorPoolStrategy
-from rich.console import Console
-from rich.table import Table
 
-from rmsai_ray.archives.simulator import simulate_archive
+from benchmarks._corpus import EVENTS_PER_ARCHIVE, make_archives
+from benchmarks._measure import medians, report
+from benchmarks._plain import (
+    STAGES,
+    original_bundle,
+    process_units,
+    process_with_dataloader,
+    seconds_per_event_of_original,
+    time_stages,
+)
+from cluster.local_s3 import local_s3
 from rmsai_ray.backfill.config import BackfillConfig
-from rmsai_ray.backfill.flow import Run, find_todo, plan_units, read_task, resolve, run_units, shelve
+from rmsai_ray.backfill.flow import Run, find_todo, plan_units, resolve, shelve, tasks_of
+from rmsai_ray.backfill.pipeline import run_units
 from rmsai_ray.backfill.plan import Unit, list_archives
-from rmsai_ray.backfill.read import unit_to_json
-from rmsai_ray.backfill.stages import EncodeWindows, ReadUnits, WriteUnits
-from rmsai_ray.compute import StageResources, plan_stages
+from rmsai_ray.compute import Cluster, plan_stages
 from rmsai_ray.job import ray_session, show_logs
-from rmsai_ray.signals.leads import LEADS
+from rmsai_ray.models.checkpoint import save_checkpoint
 from rmsai_ray.tables.manifest import load_manifest
 from rmsai_ray.tables.units import settle
-
-EVENTS_PER_ARCHIVE = 10
 
 
 @dataclass
 class Options:
     """What to measure."""
 
-    events: int = 1000
-    repeat: int = 3
-    original_events: int = 3
+    events: int = 2000
+    """Of the pipeline and of the plain script."""
+    stage_events: int = 1000
+    """Of each stage alone, which is kept in memory."""
+    peer_events: int = 500
+    """Of the script with a DataLoader, and of the pipeline with the original's network."""
+    original_events: int = 4
+    repeat: int = 1
     output: Path | None = None
 
 
 def main(options: Options) -> None:
     """Measures, prints, writes."""
     show_logs()
-    with tempfile.TemporaryDirectory(prefix="rmsai-bench-") as folder, ray_session() as cluster:
-        archives = Path(folder) / "archives"
-        simulate(archives, options.events)
-        stages = plan_stages(cluster, num_encoders=None, num_gpus=0)
-        warm_up(archives, Path(folder) / "warm", stages)
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - or this machine's S3 server goes first
+    with tempfile.TemporaryDirectory(prefix="rmsai-bench-") as name, local_s3() as server:
+        folder = Path(name)
+        os.environ.update(server.env())
+        bucket = server.create_bucket("bench")
+        make_archives(f"{bucket}/archives", options.events)
+        make_archives(f"{bucket}/few", options.stage_events)
+        make_archives(f"{bucket}/peer", options.peer_events)
+        make_archives(str(folder / "peer"), options.peer_events)
+        save_checkpoint(original_bundle(), folder / "original")
         seconds: dict[str, list[float]] = defaultdict(list)
         peak_bytes = 0
+        with ray_session() as cluster:
+            time_backfill(f"{bucket}/few", f"{bucket}/warm", cluster)
+            for repeat in range(options.repeat):
+                with peak_memory() as peak:
+                    seconds["backfill"].append(
+                        time_backfill(f"{bucket}/archives", f"{bucket}/lake-{repeat}", cluster)
+                    )
+                peak_bytes = max(peak_bytes, peak[0])
+                seconds["backfill, original's network"].append(
+                    time_backfill(
+                        f"{bucket}/peer",
+                        f"{bucket}/original-{repeat}",
+                        cluster,
+                        model=str(folder / "original"),
+                        threshold_profile="seed",
+                    )
+                )
         for repeat in range(options.repeat):
-            lake = Path(folder) / f"lake-{repeat}"
-            with peak_memory() as peak:
-                seconds["pipeline"].append(time_pipeline(archives, lake, stages))
-            peak_bytes = max(peak_bytes, peak[0])
-            for stage, (one_core, all_cores) in time_stages(archives, lake, stages, cluster.num_cpus).items():
-                seconds[f"{stage}, one core"].append(one_core)
-                seconds[f"{stage}, all cores"].append(all_cores)
-            per_event = time_original(archives, options.original_events, Path(folder) / f"original-{repeat}")
-            seconds["original"].append(per_event * options.events)
-            shutil.rmtree(lake)
-    report(options, seconds, peak_bytes)
+            compare(options, bucket, folder, repeat, cluster, seconds)
+    show(options, seconds, peak_bytes)
 
 
-def simulate(folder: Path, num_events: int) -> None:
-    """Writes the corpus."""
-    folder.mkdir(parents=True)
-    for patient in range(num_events // EVENTS_PER_ARCHIVE):
-        name, content = simulate_archive(patient, EVENTS_PER_ARCHIVE, seed=1)
-        (folder / name).write_bytes(content)
+def compare(
+    options: Options,
+    bucket: str,
+    folder: Path,
+    repeat: int,
+    cluster: Cluster,
+    seconds: dict[str, list[float]],
+) -> None:
+    """What the backfill is compared with, while no Ray runs."""
+    cores = int(cluster.num_cpus)
+    seconds["plain script"].append(time_plain_script(f"{bucket}/archives", f"{bucket}/plain-{repeat}", cores))
+    for num_processes in sorted({1, cores}):
+        run, units = planned(f"{bucket}/few", f"{bucket}/stages-{repeat}-{num_processes}", cores)
+        for stage, taken in time_stages(tasks_of(run, on_gpu=False), units, num_processes).items():
+            seconds[f"{stage} alone, {num_processes} cores"].append(taken)
+    started = time.perf_counter()
+    process_with_dataloader(sorted((folder / "peer").iterdir()), folder / f"peer-lake-{repeat}", cores)
+    seconds["DataLoader script"].append(time.perf_counter() - started)
+    work = folder / "original-lake"
+    work.mkdir()
+    first = min((folder / "peer").iterdir())
+    taken = seconds_per_event_of_original(first, options.original_events, work)
+    seconds["original's loop"].append(taken * options.original_events)
+    shutil.rmtree(work)
 
 
-def warm_up(archives: Path, lake: Path, stages: StageResources) -> None:
-    """Starts worker processes and fills the page cache."""
-    run, units = planned(archives, lake, stages)
-    list(run_units(run, units[:2], stages))
-
-
-def planned(archives: Path, lake: Path, stages: StageResources) -> tuple[Run, list[Unit]]:
+def planned(archives: str, lake: str, num_workers: int, **options: Any) -> tuple[Run, list[Unit]]:
     """A fresh run with its units."""
-    run = resolve(BackfillConfig(archives=str(archives), lake=str(lake)))
+    run = resolve(BackfillConfig(archives=archives, lake=lake, **options))
     todo = find_todo(run, list_archives(run.config), load_manifest(run.lake, run.bundle.model_id))
     shelve(run)
     run.vectors.ensure_exists()
-    return run, plan_units(run, todo, num_workers=stages.num_encoders)
+    return run, plan_units(run, todo, num_workers=num_workers)
 
 
-def time_pipeline(archives: Path, lake: Path, stages: StageResources) -> float:
-    """Seconds from the plan to the manifest, on a Ray that is running."""
+def time_backfill(archives: str, lake: str, cluster: Cluster, **options: Any) -> float:
+    """Seconds from the listing to the manifest, on a Ray that is running."""
     started = time.perf_counter()
-    run, units = planned(archives, lake, stages)
-    for _ in run_units(run, units, stages):
+    stages = plan_stages(cluster, num_encoders=None, num_gpus=0)
+    run, units = planned(archives, lake, stages.num_encoders, **options)
+    for _ in run_units(units, tasks_of(run, on_gpu=False), stages):
         pass
     settle(run.lake, run.vectors, run.bundle.model_id)
     return time.perf_counter() - started
 
 
-def time_stages(
-    archives: Path, lake: Path, stages: StageResources, num_cpus: float
-) -> dict[str, tuple[float, float]]:
-    """Seconds of each stage alone, (on one core, on all)."""
-    run, units = planned(archives, Path(f"{lake}-stages"), stages)
-    model_id = run.bundle.model_id
-    cores = int(num_cpus)
-    planned_units = [pa.table({"unit": [unit_to_json(unit)]}) for unit in units]
-
-    def stage(source: ray.data.Dataset, callable_: Any, arguments: tuple[Any, ...], size: int) -> Any:
-        return source.map_batches(
-            callable_,
-            fn_constructor_args=arguments,
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=size),
-            num_cpus=1,
-        )
-
-    def timed(make: Callable[[int], ray.data.Dataset]) -> tuple[float, float]:
-        return tuple(drain(make(size)) for size in (1, cores))  # type: ignore[return-value]
-
-    reading = (read_task(run),)
-    encoding = (run.lake.uri, model_id, "cpu", run.config.batch_windows, run.scoring)
-    writing = (run.lake.uri, run.run_id, model_id, run.bundle.spec.embedding_dim)
-    source = ray.data.from_arrow(planned_units)
-    read = stage(source, ReadUnits, reading, cores).materialize()
-    scored = stage(read, EncodeWindows, encoding, cores).materialize()
-    found = {
-        "read": timed(lambda size: stage(source, ReadUnits, reading, size)),
-        "encode": timed(lambda size: stage(read, EncodeWindows, encoding, size)),
-        "write": timed(lambda size: stage(scored, WriteUnits, writing, size)),
-    }
-    shutil.rmtree(f"{lake}-stages")
-    return found
-
-
-def drain(dataset: ray.data.Dataset) -> float:
-    """Seconds until the last block has come."""
+def time_plain_script(archives: str, lake: str, num_processes: int) -> float:
+    """Likewise, of plain processes."""
     started = time.perf_counter()
-    for _ in dataset.iter_internal_ref_bundles():
-        pass
+    run, units = planned(archives, lake, num_processes)
+    process_units(tasks_of(run, on_gpu=False), units, num_processes)
+    settle(run.lake, run.vectors, run.bundle.model_id)
     return time.perf_counter() - started
-
-
-def time_original(archives: Path, num_events: int, folder: Path) -> float:
-    """Seconds per event of the original's loop: one window at a time, one row per insert, in two stores."""
-    folder.mkdir()
-    run = resolve(BackfillConfig(archives=str(archives), lake=str(folder / "lake")))
-    network = run.bundle.network
-    database = sqlite3.connect(folder / "metadata.db")
-    database.execute("CREATE TABLE chunks (chunk_id TEXT UNIQUE, event_id TEXT, lead TEXT, error REAL)")
-    schema = pa.schema(
-        [("id", pa.string()), ("vector", pa.list_(pa.float32(), run.bundle.spec.embedding_dim))]
-    )
-    vectors = lancedb.connect(folder / "vectors").create_table("embeddings", schema=schema)
-    first = min(archives.iterdir())
-    started = time.perf_counter()
-    with h5py.File(first) as file:
-        for name in [key for key in file if key.startswith("event_")][:num_events]:
-            event = file[name]
-            for vital in event["vitals"].values():
-                {key: vital[key][()] for key in vital}
-            for lead in LEADS:
-                samples = event["ecg"][lead][:].astype(np.float32)
-                x_1T = torch.from_numpy((samples - samples.mean()) / max(samples.std(), 1e-6))[None]
-                with torch.no_grad():
-                    z_1E, y_1T = network(x_1T)
-                error = float(((y_1T - x_1T) ** 2).mean())
-                chunk = f"{name}_{lead}"
-                vectors.add([{"id": chunk, "vector": z_1E[0].numpy()}])
-                database.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", (chunk, name, lead, error))
-                database.commit()
-    return (time.perf_counter() - started) / num_events
 
 
 @contextmanager
@@ -201,7 +165,7 @@ def peak_memory() -> Iterator[list[int]]:
     peak, stop = [0], threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.5):
+        while not stop.wait(1.0):
             peak[0] = max(peak[0], used_bytes())
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -214,45 +178,46 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def used_bytes() -> int:
-    """Proportional set size of this process and everything below it."""
+    """Proportional set size of this process and everything below it, but for the S3 server."""
     me = psutil.Process()
     total = 0
     for process in [me, *me.children(recursive=True)]:
         try:
-            total += process.memory_full_info().pss
+            total += 0 if process.name() == "weed" else process.memory_full_info().pss
         except psutil.NoSuchProcess:
             continue
     return total
 
 
-def report(options: Options, seconds: dict[str, list[float]], peak_bytes: int) -> None:
-    """The table for people and the JSON for programs."""
-    medians = {name: median(values) for name, values in seconds.items()}
-    slowest = {
-        cores: max(value for name, value in medians.items() if name.endswith(cores))
-        for cores in ("one core", "all cores")
+def show(options: Options, seconds: dict[str, list[float]], peak_bytes: int) -> None:
+    """Events per minute of everything, and the ratios."""
+    cores = os.cpu_count() or 1
+    events = {
+        "backfill": options.events,
+        "plain script": options.events,
+        "backfill, original's network": options.peer_events,
+        "DataLoader script": options.peer_events,
+        "original's loop": options.original_events,
     }
-    result = {
-        "events": options.events,
-        "events_per_minute": {name: options.events / value * 60 for name, value in medians.items()},
-        "seconds": dict(seconds),
-        "pipeline_to_slowest_stage_on_its_core": slowest["one core"] / medians["pipeline"],
-        "pipeline_to_slowest_stage_on_all_cores": slowest["all cores"] / medians["pipeline"],
-        "pipeline_to_original": medians["original"] / medians["pipeline"],
-        "peak_memory_gib": peak_bytes / 2**30,
+    rates = {
+        name: events.get(name, options.stage_events) / taken * 60 for name, taken in medians(seconds).items()
     }
-    table = Table(title=f"Backfill of {options.events} events, medians of {options.repeat}")
-    table.add_column("what")
-    table.add_column("events per minute", justify="right")
-    for name, rate in result["events_per_minute"].items():
-        table.add_row(name, f"{rate:,.0f}")
-    console = Console()
-    console.print(table)
-    for name, value in result.items():
-        if isinstance(value, float):
-            console.print(f"{name}: {value:.2f}", highlight=False)
-    if options.output:
-        options.output.write_text(json.dumps(result, indent=2))
+    alone = {n: [rates[f"{stage} alone, {n} cores"] for stage in STAGES] for n in (1, cores)}
+    together = 1 / sum(1 / rate for rate in alone[cores])
+    original = rates["original's loop"]
+    ratios = {
+        "backfill / slowest stage alone on one core": rates["backfill"] / min(alone[1]),
+        "backfill / slowest stage alone on all cores": rates["backfill"] / min(alone[cores]),
+        "backfill / its three stages one after the other on all cores": rates["backfill"] / together,
+        "backfill / plain script": rates["backfill"] / rates["plain script"],
+        "backfill / DataLoader script": rates["backfill"] / rates["DataLoader script"],
+        "backfill / original's loop": rates["backfill"] / original,
+        "backfill with the original's network / original's loop": rates["backfill, original's network"]
+        / original,
+        "peak memory in GiB": peak_bytes / 2**30,
+    }
+    title = f"Events per minute; {options.events} events in archives of {EVENTS_PER_ARCHIVE}, {cores} cores"
+    report(title, rates, ratios, options.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Kills backfills at seeded points, lets each be finished, and compares every lake with an undisturbed one.
 
-    python benchmarks/kills.py [--rounds 20] [--seed 0]
+    python -m benchmarks.kills [--rounds 20] [--seed 0]
 
 The lake of every round starts with some archives in it, of which a few have changed since, so that a run
 adds and replaces rows. The round's driver is killed with SIGKILL where its kill point says, and the same
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from _lake_check import Findings, compare
+
+from benchmarks._lake_check import Findings, compare
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "backfill.py"
 NUM_ARCHIVES, NUM_BEFORE, NUM_CHANGED, EVENTS_PER_ARCHIVE = 24, 8, 3, 4

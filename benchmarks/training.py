@@ -1,6 +1,6 @@
 """Steps per second of a training by one and by two workers, through Ray Train, on this machine.
 
-    python benchmarks/training.py [--epochs 3] [--patients 4]
+    python -m benchmarks.training [--epochs 3] [--patients 4]
 
 The batch is the same, so two workers take half of it each. The first epoch is left out: it warms up.
 Prints a table and one line of JSON.
