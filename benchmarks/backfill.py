@@ -42,9 +42,9 @@ from benchmarks._plain import (
 )
 from cluster.local_s3 import local_s3
 from rmsai_ray.backfill.config import BackfillConfig
-from rmsai_ray.backfill.flow import Run, find_todo, plan_units, resolve, shelve, tasks_of
 from rmsai_ray.backfill.pipeline import run_units
 from rmsai_ray.backfill.plan import Unit, list_archives
+from rmsai_ray.backfill.resolve import Run, find_todo, plan_units, resolve, shelve, tasks_of
 from rmsai_ray.compute import Cluster, plan_stages
 from rmsai_ray.job import ray_session, show_logs
 from rmsai_ray.models.checkpoint import save_checkpoint

@@ -32,6 +32,7 @@ from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.plan import Unit
 from rmsai_ray.backfill.read import unit_to_json
 from rmsai_ray.backfill.report import Summary
+from rmsai_ray.backfill.resolve import Run
 from rmsai_ray.backfill.rows import UnitRows
 from rmsai_ray.backfill.score import Scoring, score_unit
 from rmsai_ray.backfill.stages import ProcessUnits, Tasks
@@ -213,7 +214,7 @@ class LocalBackfill:
         """As an archive source."""
         return self.stored[uri.removeprefix("ward://")][0]
 
-    def resolve(self, profile: str = "seed", **options: Any) -> flow.Run:
+    def resolve(self, profile: str = "seed", **options: Any) -> Run:
         """A run over the archives, as the flow resolves it."""
         config = BackfillConfig(
             archives="ward://",
@@ -225,7 +226,7 @@ class LocalBackfill:
         detector = config.detector or "reconstruction_error"
         thresholds = resolve_profile(profile, None)
         options = config.result_options(self.bundle.model_id, thresholds.version, detector, None)
-        return flow.Run(
+        return Run(
             config=config,
             run_id=run_id("backfill", options),
             lake=self.lake,

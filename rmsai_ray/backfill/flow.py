@@ -6,66 +6,31 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict
 
 import pyarrow as pa
 from rich.console import Console
 
-from rmsai_ray import ids
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.demo import make_demo_archives
-from rmsai_ray.backfill.detectors import choose_detector, choose_detector_set
 from rmsai_ray.backfill.estimate import print_plan
 from rmsai_ray.backfill.pipeline import run_units
-from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, list_archives, pack_units
+from rmsai_ray.backfill.plan import list_archives
 from rmsai_ray.backfill.progress import follow
-from rmsai_ray.backfill.read import ReadTask
-from rmsai_ray.backfill.registered import located
 from rmsai_ray.backfill.report import Summary, count_status, print_summary
-from rmsai_ray.backfill.score import Scoring
-from rmsai_ray.backfill.stages import EncodeTask, Tasks, WriteTask
+from rmsai_ray.backfill.resolve import Run, find_todo, plan_units, resolve, shelve, tasks_of
 from rmsai_ray.backfill.validation import print_validation
 from rmsai_ray.compute import plan_stages
-from rmsai_ray.detection.detector_set import DetectorSet
-from rmsai_ray.detection.profiles import find_profile
-from rmsai_ray.detection.shelf import shelve_detector_set
-from rmsai_ray.errors import ConfigError, RejectLimitError
+from rmsai_ray.errors import RejectLimitError
 from rmsai_ray.job import ray_session
-from rmsai_ray.models.bundle import ModelBundle
-from rmsai_ray.models.checkpoint import load_model
-from rmsai_ray.models.profiles import DEFAULT_PROFILE, get_profile
-from rmsai_ray.models.shelf import shelve_model
-from rmsai_ray.runs import JsonLog, RunRecord, code_version, command_line
-from rmsai_ray.signals.leads import select_leads
-from rmsai_ray.storage import Store
+from rmsai_ray.models.profiles import DEFAULT_PROFILE
+from rmsai_ray.runs import JsonLog, RunRecord, command_line
 from rmsai_ray.tables import parts
 from rmsai_ray.tables.lease import Lease
-from rmsai_ray.tables.manifest import Manifest, difference
+from rmsai_ray.tables.manifest import Manifest
 from rmsai_ray.tables.units import preview, settle
-from rmsai_ray.tables.vectors import VectorTable
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A backfill, resolved: what the options mean for this lake and this model."""
-
-    config: BackfillConfig
-    run_id: str
-    lake: Store
-    bundle: ModelBundle
-    scoring: Scoring
-    detectors: DetectorSet | None = None
-    """Fitted detectors that score beside the errors."""
-    registered: dict[str, Any] = field(default_factory=dict)
-    """What references to the registry stood for when the run began: ``model``, ``detectors``."""
-
-    @property
-    def vectors(self) -> VectorTable:
-        """The model's table in LanceDB."""
-        return VectorTable(self.lake.uri, self.bundle.model_id, self.bundle.spec.embedding_dim)
 
 
 def backfill(config: BackfillConfig) -> None:
@@ -86,51 +51,6 @@ def backfill(config: BackfillConfig) -> None:
         if config.watch is None:
             return
         time.sleep(config.watch)
-
-
-def resolve(config: BackfillConfig) -> Run:
-    """Loads the model, fixes the thresholds and names the run."""
-    with located(config) as (local, registered):
-        bundle = load_bundle(local)
-        detectors = choose_detector_set(local, bundle.model_id)
-    detector, set_id = choose_detector(config, detectors), detectors.set_id if detectors else None
-    profile = find_profile(
-        config.threshold_profile,
-        config.lake,
-        bundle.thresholds,
-        scorer=set_id or bundle.model_id,
-        detector=detector,
-        quantiles=detectors.calibration if detectors else None,
-        false_alarm_rate=config.false_alarm_rate,
-    )
-    named = replace(config, threshold_profile=profile.name)  # whatever file or step it was read from
-    options = named.result_options(bundle.model_id, profile.version, detector, set_id)
-    scoring = Scoring(
-        profile=profile, detector=detector, verdict_rule=config.verdict_rule, detector_set=set_id
-    )
-    return Run(
-        config=config,
-        run_id=ids.run_id("backfill", options),
-        lake=Store(config.lake),
-        bundle=bundle,
-        scoring=scoring,
-        detectors=detectors,
-        registered=registered,
-    )
-
-
-def load_bundle(config: BackfillConfig) -> ModelBundle:
-    """The model that was asked for; a window profile alone means the packaged model of that name."""
-    samples = get_profile(config.profile).window_samples if config.profile else None
-    bundle = load_model(config.model or config.profile or DEFAULT_PROFILE, sequence_samples=samples)
-    if config.profile and bundle.spec.profile != config.profile:
-        raise ConfigError(
-            "profile",
-            config.profile,
-            f"the model {config.model} was made for {bundle.spec.profile}",
-            "Leave --profile out, or name a model of that profile.",
-        )
-    return bundle
 
 
 def backfill_once(run: Run, console: Console) -> Summary:
@@ -163,31 +83,6 @@ def backfill_once(run: Run, console: Console) -> Summary:
     return summary
 
 
-def shelve(run: Run) -> None:
-    """Puts the model and its detectors into the lake, for the workers and for those who read it later."""
-    shelve_model(run.lake, run.bundle)
-    if run.detectors:
-        shelve_detector_set(run.lake, run.detectors)
-
-
-def find_todo(run: Run, listing: pa.Table, manifest: Manifest) -> pa.Table:
-    """Listed, and not in the manifest as it is."""
-    return difference(listing, manifest, run.run_id, retry=run.config.retry_quarantined)
-
-
-def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:
-    """The units of work, largest first so that the end of the run is even."""
-    fixed = run.config.unit_bytes
-    return list(
-        pack_units(
-            todo,
-            run_id=run.run_id,
-            unit_bytes=lambda left: fixed or choose_unit_bytes(left, num_workers),
-            max_archive_bytes=run.config.max_archive_bytes,
-        )
-    )
-
-
 def process(run: Run, todo: pa.Table, summary: Summary, record: RunRecord, console: Console) -> None:
     """Reads, encodes and writes every unit on Ray; counts as they finish."""
     with ray_session() as cluster:
@@ -200,38 +95,6 @@ def process(run: Run, todo: pa.Table, summary: Summary, record: RunRecord, conso
             summary.add(report)
             for line in report["lines"]:
                 log.info("archive", extra={"fields": line})
-
-
-def tasks_of(run: Run, *, on_gpu: bool) -> Tasks:
-    """What the workers need to know of the run."""
-    config, model_id = run.config, run.bundle.model_id
-    return Tasks(
-        read=ReadTask(
-            archives_uri=config.archives,
-            run_id=run.run_id,
-            model_id=model_id,
-            code_version=code_version(),
-            spec=run.bundle.spec,
-            leads=select_leads(config.leads),
-            tail=config.tail,
-            strict=config.validation == "strict",
-            attempts=config.attempts,
-            max_archive_bytes=config.max_archive_bytes,
-        ),
-        encode=EncodeTask(
-            lake_uri=run.lake.uri,
-            model_id=model_id,
-            device="cuda" if on_gpu else "cpu",
-            batch_windows=config.batch_windows,
-            scoring=run.scoring,
-        ),
-        write=WriteTask(
-            lake_uri=run.lake.uri,
-            run_id=run.run_id,
-            model_id=model_id,
-            embedding_dim=run.bundle.spec.embedding_dim,
-        ),
-    )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks._lake_check import model_ids
 from rmsai_ray.backfill.config import BackfillConfig
-from rmsai_ray.backfill.flow import resolve
+from rmsai_ray.backfill.resolve import resolve
 from rmsai_ray.errors import CheckpointError
 from rmsai_ray.models.checkpoint import load_model, save_checkpoint
 from rmsai_ray.registry import ModelRegistry

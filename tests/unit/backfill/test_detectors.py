@@ -12,8 +12,9 @@ import pytest
 
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.detectors import choose_detector, choose_detector_set
-from rmsai_ray.backfill.flow import recorded, resolve, shelve, tasks_of
+from rmsai_ray.backfill.flow import recorded
 from rmsai_ray.backfill.report import Summary
+from rmsai_ray.backfill.resolve import resolve, shelve, tasks_of
 from rmsai_ray.backfill.score import Scoring, score_unit
 from rmsai_ray.backfill.stages import EncodeWindows
 from rmsai_ray.detection.detector_set import DESCRIPTION_NAME, DetectorSet, fit_detector_set

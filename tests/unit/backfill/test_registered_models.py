@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from rmsai_ray.backfill.config import BackfillConfig
-from rmsai_ray.backfill.flow import recorded, resolve
+from rmsai_ray.backfill.flow import recorded
 from rmsai_ray.backfill.report import Summary
+from rmsai_ray.backfill.resolve import resolve
 from rmsai_ray.detection.detector_set import fit_detector_set
 from rmsai_ray.detection.profiles import NamedProfiles, profile_to_json, versioned
 from rmsai_ray.detection.thresholds import ThresholdProfile
