@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rmsai_ray.errors import ConfigError
@@ -29,6 +30,16 @@ class StageResources:
     num_writers: int = 0
     feeder_num_cpus: float = 0.0
     """Of a reader and of a writer."""
+
+    def busy_s(self, seconds: Mapping[str, float]) -> float:
+        """Seconds for which work keeps the encoders busy, given those of each stage.
+
+        With GPUs the stages work beside each other, and the one that takes longest binds.
+        """
+        if not self.encoder_num_gpus:
+            return sum(seconds.values())
+        actors = {"read": self.num_readers, "encode": self.num_encoders, "write": self.num_writers}
+        return max(self.num_encoders * taken / actors[stage] for stage, taken in seconds.items())
 
 
 FEEDER_CPUS = 0.5

@@ -1,63 +1,155 @@
-"""The dry run: what a backfill would fetch and how long it would take, from a sample of the real work."""
+"""The dry run: what a backfill will fetch, write and take, from a part of it that is done for measure."""
 
 from __future__ import annotations
 
-import os
+import secrets
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from rmsai_ray.archives.reader import read_archive
-from rmsai_ray.archives.sources import open_source
-from rmsai_ray.backfill.config import BackfillConfig
+from rmsai_ray.backfill.pipeline import run_units
 from rmsai_ray.backfill.plan import Unit
-from rmsai_ray.backfill.rows import UnitRows
-from rmsai_ray.encoding.encoder import WindowEncoder, limit_threads
-from rmsai_ray.errors import ArchiveError, StorageError
-from rmsai_ray.models.bundle import ModelBundle
-from rmsai_ray.signals.leads import select_leads
+from rmsai_ray.backfill.report import Summary
+from rmsai_ray.backfill.resolve import Run, plan_units, shelve, tasks_of
+from rmsai_ray.compute import StageResources, plan_stages
+from rmsai_ray.job import ray_session
+from rmsai_ray.storage import Store, is_s3
+from rmsai_ray.tables.units import settle
 
-SAMPLED_ARCHIVES = 4
+SAMPLE_BYTES_PER_ENCODER = 24 << 20
+LARGEST_SAMPLE = 0.25
+"""Of what is to be done."""
+UNITS_PER_ENCODER = 3
+"""Of the sample. The first of each starts slower, which the median leaves out."""
+OBJECTS_PER_LISTING = 1000
 
 
-def print_plan(
-    console: Console, config: BackfillConfig, bundle: ModelBundle, num_listed: int, units: list[Unit]
-) -> None:
-    """Objects, bytes, units and the estimated time on this machine's cores."""
-    num_bytes = sum(unit.num_bytes for unit in units)
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What is to be expected of a backfill."""
+
+    num_gets: int
+    """One for each archive."""
+    num_puts: int
+    """Parts, fragments and ledger entries."""
+    num_lists: int
+    """Pages of the listing of the archives."""
+    read_bytes: int
+    kept_bytes: int
+    """What the lake grows by, before compaction."""
+    num_units: int
+    num_encoders: int
+    seconds: float
+    """From the listing to the summary, the start of Ray included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a part of the work took."""
+
+    num_units: int
+    num_objects: int
+    read_bytes: int
+    kept_bytes: int
+    seconds_per_byte: float
+    """Of a worker's time, by the median unit; with GPUs of the stage that binds."""
+    overhead_s: float
+    """Starting and stopping, and what else was not a worker's time; and the fold."""
+    stages: StageResources
+
+
+def estimate(run: Run, todo: pa.Table, *, num_listed: int, listing_s: float) -> Estimate:
+    """Does a part of the work on the same Ray, into a folder that is gone afterwards, and scales it up."""
+    trial = _try(run, todo)
+    read_bytes = sum(size for size in todo["size"].to_pylist() if size <= run.config.max_archive_bytes)
+    num_units = len(plan_units(run, todo, num_workers=trial.stages.num_encoders))
+    num_encoders = min(trial.stages.num_encoders, num_units)
+    return Estimate(
+        num_gets=todo.num_rows,
+        num_puts=round(trial.num_objects / trial.num_units * num_units),
+        num_lists=-(-num_listed // OBJECTS_PER_LISTING),
+        read_bytes=read_bytes,
+        kept_bytes=round(trial.kept_bytes / trial.read_bytes * read_bytes),
+        num_units=num_units,
+        num_encoders=num_encoders,
+        seconds=listing_s + trial.overhead_s + trial.seconds_per_byte * read_bytes / num_encoders,
+    )
+
+
+def print_estimate(console: Console, num_listed: int, num_todo: int, expected: Estimate | None) -> None:
+    """The plan, as a table; without an estimate where nothing is to be done."""
     table = Table(title="Plan (nothing was written)", title_justify="left", show_header=False)
     table.add_row("archives listed", f"{num_listed:,}")
-    table.add_row("to do", f"{sum(len(unit.archives) for unit in units):,} archives, one GET each")
-    table.add_row("bytes", f"{num_bytes:,} ({num_bytes / 2**20:,.1f} MiB)")
-    table.add_row("units", f"{len(units):,}")
-    if units:
-        seconds = seconds_per_byte(config, bundle, units) * num_bytes / (os.cpu_count() or 1)
-        table.add_row("estimated time", f"{seconds:,.0f} s on {os.cpu_count()} cores, after Ray's start")
+    table.add_row("to do", f"{num_todo:,} archives")
+    if expected:
+        requests = f"{expected.num_gets:,} GET, {expected.num_puts:,} PUT, {expected.num_lists:,} LIST"
+        table.add_row("requests", f"{requests}, and a few dozen")
+        table.add_row("bytes to read", f"{expected.read_bytes:,} ({expected.read_bytes / 2**20:,.1f} MiB)")
+        table.add_row("bytes to keep", f"{expected.kept_bytes / 2**20:,.1f} MiB of tables")
+        table.add_row("units", f"{expected.num_units:,}")
+        encoders = f"{expected.num_encoders} encoder{'s' if expected.num_encoders > 1 else ''}"
+        table.add_row("estimated time", f"{expected.seconds:,.0f} s with {encoders}, Ray's start included")
     console.print(table)
 
 
-def seconds_per_byte(config: BackfillConfig, bundle: ModelBundle, units: list[Unit]) -> float:
-    """Seconds of one core per archive byte, measured on the first readable archives of the plan."""
-    limit_threads(1)
-    source, encoder = open_source(config.archives), WindowEncoder(bundle)
-    sample = [archive["uri"] for unit in units for archive in unit.archives][:: max(1, len(units))]
-    started, num_bytes = time.perf_counter(), 0
-    for uri in sample[:SAMPLED_ARCHIVES]:
+def _try(run: Run, todo: pa.Table) -> Trial:
+    """Backfills a sample into a lake of its own."""
+    started = time.perf_counter()
+    with _scratch_lake(run) as trial:
+        shelve(trial)
+        trial.vectors.ensure_exists()
+        before = _sizes(trial.lake)
+        summary, rates = Summary(), list[float]()
+        with ray_session() as cluster:
+            stages = plan_stages(cluster, num_encoders=run.config.num_encoders, num_gpus=run.config.num_gpus)
+            units = _sample(trial, todo, stages.num_encoders)
+            for report in run_units(units, tasks_of(trial, on_gpu=stages.encoder_num_gpus > 0), stages):
+                summary.add(report)
+                rates.append(stages.busy_s(report["seconds"]) / max(1, report["num_bytes"]["read"]))
+        added = {key: size for key, size in _sizes(trial.lake).items() if key not in before}
+        settle(trial.lake, trial.vectors, run.bundle.model_id)
+        elapsed_s = time.perf_counter() - started
+    return Trial(
+        num_units=len(units),
+        num_objects=len(added),
+        read_bytes=max(1, summary.num_bytes["read"]),
+        kept_bytes=sum(size for key, size in added.items() if not key.startswith("ledger/")),
+        seconds_per_byte=median(rates),
+        overhead_s=elapsed_s - stages.busy_s(summary.seconds) / min(stages.num_encoders, len(units)),
+        stages=stages,
+    )
+
+
+def _sample(trial: Run, todo: pa.Table, num_encoders: int) -> list[Unit]:
+    """Archives from all over the plan, in some units for each encoder."""
+    total = sum(todo["size"].to_pylist())
+    wanted = min(SAMPLE_BYTES_PER_ENCODER * num_encoders, LARGEST_SAMPLE * total)
+    step = max(1, round(total / max(1.0, wanted)))
+    unit_bytes = max(1, round(wanted / (UNITS_PER_ENCODER * num_encoders)))
+    smaller = replace(trial, config=replace(trial.config, unit_bytes=unit_bytes))
+    return plan_units(smaller, todo.take(list(range(0, todo.num_rows, step))), num_workers=num_encoders)
+
+
+def _sizes(store: Store) -> dict[str, int]:
+    return {info.key: info.size for info in store.list()}
+
+
+@contextmanager
+def _scratch_lake(run: Run) -> Iterator[Run]:
+    """The run, into a lake that lies inside the real one, where every worker can reach it."""
+    if is_s3(run.lake.uri):
+        lake = Store(run.lake.child_uri(f"dry-run-{secrets.token_hex(4)}"))
         try:
-            content = source.read(uri)
-            archive = read_archive(content, uri)
-        except (ArchiveError, StorageError):
-            continue
-        rows = UnitRows("", bundle.model_id, "", bundle.spec, "")
-        rows.add_archive(archive, uri, select_leads(config.leads), tail=config.tail)
-        windows, _, _ = rows.tables()
-        signal = windows["signal"].combine_chunks()
-        if len(signal):
-            encoder.encode(
-                signal.flatten().to_numpy().reshape(len(signal), -1),
-                windows["num_samples"].to_numpy(),
-                windows["lead"].to_pylist(),
-            )
-        num_bytes += len(content)
-    return (time.perf_counter() - started) / num_bytes if num_bytes else 0.0
+            yield replace(run, lake=lake)
+        finally:
+            lake.delete(_sizes(lake))
+    else:
+        with tempfile.TemporaryDirectory(prefix="dry-run-", dir=run.lake.uri) as folder:
+            yield replace(run, lake=Store(folder))

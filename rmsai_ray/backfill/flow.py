@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.demo import make_demo_archives
-from rmsai_ray.backfill.estimate import print_plan
+from rmsai_ray.backfill.estimate import estimate, print_estimate
 from rmsai_ray.backfill.pipeline import run_units
 from rmsai_ray.backfill.plan import list_archives
 from rmsai_ray.backfill.progress import follow
@@ -62,7 +62,11 @@ def backfill_once(run: Run, console: Console) -> Summary:
         console.print(f"No archives (*.h5, *.hdf5) below {config.archives} that the filters let through.")
     if config.dry_run:
         todo = find_todo(run, listing, preview(run.lake, model_id))
-        print_plan(console, config, run.bundle, listing.num_rows, plan_units(run, todo, num_workers=1))
+        listing_s = time.perf_counter() - started
+        expected = (
+            estimate(run, todo, num_listed=listing.num_rows, listing_s=listing_s) if todo.num_rows else None
+        )
+        print_estimate(console, listing.num_rows, todo.num_rows, expected)
         return Summary()
     summary = Summary()
     with Lease(run.lake, run.run_id) as lease, recorded(run, summary) as record:
