@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.tables.filters import WindowFilter
+from rmsai_ray.tables.index_segments import COLUMN, METRIC, read_note
 from rmsai_ray.tables.lake import Lake
 from rmsai_ray.tables.queries import find_window
 
@@ -31,8 +32,9 @@ COLUMNS = (
     "model_id",
 )
 
-NUM_PROBES, REFINE_FACTOR = 32, 20
-"""Of an index: partitions looked at, and candidates ranked by exact distance per row asked for."""
+MEASURED_K = 10
+"""An index was measured for so many nearest."""
+ALL_PARTITIONS = 1 << 30
 
 
 def similar(
@@ -64,21 +66,33 @@ def similar(
     """
     if k < 1:
         raise ConfigError("k", k, "asks for no window", "Give at least 1.")
-    where = where or WindowFilter()
+    own_id, condition = None, where.lance() if where else None
     if isinstance(query, str):
         window = find_window(lake, query)
-        query, where = (
-            np.asarray(window["embedding"], np.float32),
-            replace(where, not_window=window["window_id"]),
-        )
+        own_id, query = window["window_id"], np.asarray(window["embedding"], np.float32)
     table = lake.vectors()
-    _check_embedding(query, table.schema.field("embedding").type.list_size)
-    found = table.search(query, vector_column_name="embedding").distance_type("cosine")
-    found = found.bypass_vector_index() if exact else found.nprobes(NUM_PROBES).refine_factor(REFINE_FACTOR)
-    condition = where.lance()
+    _check_embedding(query, table.schema.field(COLUMN).type.list_size)
+    wanted = k if own_id is None else k + 1
+    search = table.search(query, vector_column_name=COLUMN).distance_type(METRIC)
+    probes = None if exact else _probes(table, k, is_filtered=condition is not None)
+    search = search.bypass_vector_index() if probes is None else search.nprobes(probes)
     if condition is not None:
-        found = found.where(condition, prefilter=True)
-    return _ranked(found.limit(k).select([*COLUMNS, "_distance"]).to_arrow(), min_similarity)
+        search = search.where(condition, prefilter=True)
+    found = search.limit(wanted).select([*COLUMNS, "_distance"]).to_pandas()
+    return _ranked(found[found["window_id"] != own_id].head(k), min_similarity)
+
+
+def _probes(table: Any, k: int, *, is_filtered: bool) -> int | None:
+    """Partitions of the index to look at; None where there is no index that was measured.
+
+    A filter may let through only what lies far away, whatever was measured without it. Its columns are
+    scanned in any case, so all partitions are looked at, too: that is exact, and cheaper than comparing with
+    every row outside an index.
+    """
+    note = read_note(index.name for index in table.list_indices() if COLUMN in index.columns)
+    if note is None:
+        return None
+    return ALL_PARTITIONS if is_filtered else note.probes * ceil(k / MEASURED_K)
 
 
 def _check_embedding(embedding_E: npt.NDArray[np.float32], dim: int) -> None:
@@ -90,9 +104,9 @@ def _check_embedding(embedding_E: npt.NDArray[np.float32], dim: int) -> None:
         raise ConfigError("embedding", "…", "has no direction (zero or not finite)", "Check the signal.")
 
 
-def _ranked(found: Any, min_similarity: float | None) -> pd.DataFrame:
+def _ranked(found: pd.DataFrame, min_similarity: float | None) -> pd.DataFrame:
     """LanceDB's rows with ``rank`` (from 1) and ``similarity`` (1 − cosine distance) in front."""
-    frame: pd.DataFrame = found.to_pandas().sort_values(["_distance", "window_id"], ignore_index=True)
+    frame = found.sort_values(["_distance", "window_id"], ignore_index=True)
     frame.insert(0, "similarity", 1.0 - frame.pop("_distance").astype(float))
     frame.insert(0, "rank", np.arange(1, len(frame) + 1))
     return frame if min_similarity is None else frame[frame["similarity"] >= min_similarity]

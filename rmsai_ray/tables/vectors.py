@@ -12,9 +12,12 @@ from lance.fragment import FragmentMetadata, write_fragments
 
 from rmsai_ray.storage import lance_options
 from rmsai_ray.tables import schemas
+from rmsai_ray.tables.index_segments import absorb, count_unindexed, find_note
 
 FOLDER = "lance"
 VALUES_PER_DELETE = 500
+MAX_UNINDEXED_ROWS = 10_000
+"""Comparing with so many takes as long as a look into the index."""
 
 
 def table_name(model_id: str) -> str:
@@ -37,7 +40,7 @@ class VectorTable:
             LakeError: it is there with other columns.
         """
         try:
-            self._open()
+            self.open()
         except ValueError:
             lance.write_dataset(
                 self._schema.empty_table(),
@@ -62,14 +65,14 @@ class VectorTable:
             for unit, archives in sorted(archives_by_unit.items())
         ]
         for start in range(0, len(predicates), VALUES_PER_DELETE):
-            self._open().delete(" OR ".join(predicates[start : start + VALUES_PER_DELETE]))
+            self.open().delete(" OR ".join(predicates[start : start + VALUES_PER_DELETE]))
 
     def publish(self, fragments_by_unit: dict[str, list[dict[str, Any]]]) -> int:
         """Commits the fragments of finished units, all in one transaction, leaving out what is there already.
 
         Returns the number of units that this call made visible.
         """
-        dataset = self._open()
+        dataset = self.open()
         visible = {file.path for fragment in dataset.get_fragments() for file in fragment.data_files()}
         fresh = {
             unit: [FragmentMetadata.from_json(json.dumps(fragment)) for fragment in fragments]
@@ -85,9 +88,25 @@ class VectorTable:
 
     def count_rows(self) -> int:
         """Rows that readers see."""
-        return int(self._open().count_rows())
+        return int(self.open().count_rows())
 
-    def _open(self) -> Any:
+    def absorb_new_rows(self) -> None:
+        """Puts new rows into the index once there are many; for the driver, at the end of a run.
+
+        Searches compare with every row outside the index, so what they miss is nothing and what they wait for
+        is bounded. Where there is no index, none is made.
+        """
+        dataset = self.open()
+        note = find_note(dataset)
+        if note and count_unindexed(dataset) > MAX_UNINDEXED_ROWS:
+            absorb(dataset, note)
+
+    def open(self) -> Any:
+        """The Lance dataset at its latest version.
+
+        Raises:
+            LakeError: it was written with another version of the schema.
+        """
         dataset = lance.dataset(self.uri, storage_options=self._options)
         schemas.check_version(dataset.schema, self._schema, self.uri)
         return dataset
