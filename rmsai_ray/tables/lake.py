@@ -17,8 +17,9 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from rmsai_ray.errors import ConfigError, LakeError, StorageError
-from rmsai_ray.storage import arrow_filesystem, lance_options, normalise_uri
+from rmsai_ray.storage import Store, arrow_filesystem, lance_options, normalise_uri
 from rmsai_ray.tables import schemas
+from rmsai_ray.tables.layout import load_layout
 from rmsai_ray.tables.vectors import FOLDER, table_name
 
 PERIOD = pa.field("period", pa.string())
@@ -50,6 +51,7 @@ class Lake:
 
     def __init__(self, uri: str, model_id: str) -> None:
         self.uri, self.model_id = normalise_uri(uri), model_id
+        self._store = Store(self.uri)
         self._connection = duckdb.connect()
         self._connection.execute("SET TimeZone = 'UTC'")
         # A name in a query is a view, never whatever Python variable happens to be called so.
@@ -111,9 +113,14 @@ class Lake:
         return database.open_table(name)
 
     def parquet_files(self, table: str) -> list[pafs.FileInfo]:
-        """Path and size of every Parquet part of one table."""
-        files = _list_files(self.uri, f"{table}/model={self.model_id}")
-        return [info for info in files if info.path.endswith(".parquet")]
+        """Path and size of the Parquet parts of one table; each row of the lake lies in one of them."""
+        while True:
+            layout = load_layout(self._store, self.model_id)
+            files = _list_files(self.uri, f"{table}/model={self.model_id}")
+            if load_layout(self._store, self.model_id) == layout:  # else a compaction ended meanwhile
+                break
+        found = [info for info in files if info.extension == "parquet"]
+        return [info for info in found if layout.is_visible(info.base_name.removesuffix(".parquet"))]
 
     def vector_files(self) -> list[pafs.FileInfo]:
         """Path and size of every object of this model's LanceDB table."""

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rmsai_ray.storage import Store
+from rmsai_ray.storage import ObjectInfo, Store
+from rmsai_ray.tables.layout import load_layout
 
 TABLES = ("windows", "events", "rejects")
 SUFFIX = ".parquet"
@@ -28,10 +29,10 @@ def model_folder(table: str, model_id: str) -> str:
     return f"{table}/model={model_id}"
 
 
-def part_key(table: str, model_id: str, unit_id: str, period: str | None = None) -> str:
-    """The key of one part; ``period`` is None for ``rejects``."""
+def part_key(table: str, model_id: str, name: str, period: str | None = None) -> str:
+    """The key of one part, named by its unit or by a compaction; ``period`` is None for ``rejects``."""
     folder = model_folder(table, model_id)
-    return f"{folder}/{unit_id}{SUFFIX}" if period is None else f"{folder}/period={period}/{unit_id}{SUFFIX}"
+    return f"{folder}/{name}{SUFFIX}" if period is None else f"{folder}/period={period}/{name}{SUFFIX}"
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -109,22 +110,28 @@ def drop_rows(store: Store, key: str, column: str, values: Iterable[str]) -> pa.
 
 
 def remove_unfinished(store: Store, model_id: str, finished_units: set[str]) -> list[str]:
-    """Deletes the parts of units that never wrote their ledger entry; returns their keys."""
-    orphans = [key for key in list_parts(store, model_id) if unit_of(key) not in finished_units]
+    """Deletes the parts of units that never wrote their ledger entry, those that a compaction has replaced,
+    and those that one had not finished; returns their keys."""
+    layout = load_layout(store, model_id)
+    visible = {layout.part_name(unit) for unit in finished_units}
+    orphans = [key for key in list_parts(store, model_id) if name_of(key) not in visible]
     store.delete(orphans)
     return orphans
 
 
 def list_parts(store: Store, model_id: str) -> set[str]:
     """The keys of all parts of one model, in all tables."""
-    return {
-        info.key
-        for table in TABLES
-        for info in store.list(model_folder(table, model_id))
-        if info.key.endswith(SUFFIX)
-    }
+    return {info.key for info in list_part_infos(store, model_id)}
 
 
-def unit_of(key: str) -> str:
-    """The unit that a part belongs to."""
+def list_part_infos(store: Store, model_id: str) -> Iterator[ObjectInfo]:
+    """All parts of one model, in all tables."""
+    for table in TABLES:
+        for info in store.list(model_folder(table, model_id)):
+            if info.key.endswith(SUFFIX):
+                yield info
+
+
+def name_of(key: str) -> str:
+    """The unit whose part it is, or the name of a compacted part."""
     return key.rpartition("/")[2].removesuffix(SUFFIX)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import ledger, parts
 from rmsai_ray.tables.blocks import UnitTables
+from rmsai_ray.tables.layout import load_layout
 from rmsai_ray.tables.ledger import LedgerEntry
 from rmsai_ray.tables.manifest import Fold, Manifest, fold, load_manifest, save_manifest
 from rmsai_ray.tables.vectors import VectorTable
@@ -139,13 +140,15 @@ def _evict_old(store: Store, vectors: VectorTable, model_id: str, result: Fold) 
     """Drops the rows of replaced archives from units that were folded earlier."""
     by_key: dict[str, list[dict[str, Any]]] = defaultdict(list)
     by_unit: dict[str, set[str]] = defaultdict(set)
+    layout = load_layout(store, model_id)
     for row in result.evictions.to_pylist():
         if row["is_new"]:
             continue
-        by_key[parts.part_key("rejects", model_id, row["unit_id"])].append(row)
+        name = layout.part_name(row["unit_id"])
+        by_key[parts.part_key("rejects", model_id, name)].append(row)
         if row["period"] is not None:
             for table in ("windows", "events"):
-                by_key[parts.part_key(table, model_id, row["unit_id"], row["period"])].append(row)
+                by_key[parts.part_key(table, model_id, name, row["period"])].append(row)
             by_unit[row["unit_id"]].add(row["archive_id"])
     for key, rows in sorted(by_key.items()):
         _drop(store, key, rows)

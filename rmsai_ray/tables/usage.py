@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,26 @@ def storage(lake: Lake) -> pd.DataFrame:
     frame["embedding_bytes_per_row"] = frame.pop("embedding_bytes") / per_row
     frame["metadata_bytes_per_row"] = frame["bytes_per_row"] - frame["embedding_bytes_per_row"]
     return frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCount:
+    """What lies in one table of one store."""
+
+    num_files: int
+    num_rows: int
+    num_bytes: int
+
+
+def count_files(lake: Lake) -> dict[str, FileCount]:
+    """By table: the Parquet ones, and ``lancedb``, whose files are all versions, indices and records."""
+    found = {table: lake.parquet_files(table) for table in TABLES} | {"lancedb": lake.vector_files()}
+    rows = {table: lake.dataset(table).count_rows() for table in TABLES}
+    rows["lancedb"] = lake.vectors().count_rows()
+    return {
+        name: FileCount(num_files=len(files), num_rows=rows[name], num_bytes=sum(info.size for info in files))
+        for name, files in found.items()
+    }
 
 
 def _parquet(lake: Lake, table: str) -> dict[str, Any]:

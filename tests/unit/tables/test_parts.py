@@ -28,7 +28,7 @@ def test_keys_name_table_model_period_and_unit() -> None:
     key = parts.part_key("windows", MODEL, "unit-1", "2025-09")
     assert key == f"windows/model={MODEL}/period=2025-09/unit-1.parquet"
     assert parts.part_key("rejects", MODEL, "unit-1") == f"rejects/model={MODEL}/unit-1.parquet"
-    assert parts.unit_of(key) == "unit-1"
+    assert parts.name_of(key) == "unit-1"
 
 
 def test_a_part_keeps_rows_types_and_schema_version(lake: Store) -> None:

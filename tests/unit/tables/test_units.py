@@ -98,7 +98,7 @@ def test_a_unit_is_parts_by_period_and_an_entry_and_nothing_that_readers_see(lak
         "windows/2025-10/u1",
     ]
     assert lake.rows("windows") == [("u1", content) for content in "xxyyzz"]
-    assert {parts.unit_of(key) for key in entry.parts} == {"u1"}
+    assert {parts.name_of(key) for key in entry.parts} == {"u1"}
     assert sum(entry.parts.values()) == 3 + 3 + 6
     assert (entry.seconds["read"], entry.seconds["encode"], entry.num_bytes["read"]) == (1.0, 2.0, 10)
     assert entry.num_bytes["parquet"] > 0
