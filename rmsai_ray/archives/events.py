@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from rmsai_ray.archives import format as archive_format
-from rmsai_ray.archives.hdf5 import Group, Scalar, UnreadableError
+from rmsai_ray.archives.nodes import Group, Scalar, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Event, Problem, Signal, Vital
 from rmsai_ray.archives.values import epoch_s, finite, parse_json, read_extras, text, writable

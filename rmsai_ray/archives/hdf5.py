@@ -2,13 +2,12 @@
 
 h5py's low-level calls, because they read an event twice as fast as its File, Group and Dataset. Nothing
 outside the bytes is ever touched, nothing is allocated before its size is known to be honest, and compressed
-chunks are inflated here, where a chunk that grows beyond its declared size can be stopped.
+chunks are inflated by us, where a chunk that grows beyond its declared size can be stopped.
 """
 
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,27 +15,20 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-import numpy.typing as npt
-from h5py import h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5s, h5t
 
+from rmsai_ray.archives.chunks import DEFLATE, SHUFFLE, Allowance, decode_chunk
 from rmsai_ray.archives.headers import attribute_offset
 from rmsai_ray.archives.heaps import REFERENCE_BYTES, GlobalHeaps
+from rmsai_ray.archives.nodes import LONGEST_TEXT, Array, Scalar, UnreadableError, decoded
 from rmsai_ray.errors import ArchiveError
-
-Scalar = str | int | float | bool
-Array = npt.NDArray[Any]
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 HOLE: Final = bytes(1 << 16)
 """The end of a file of full length whose writer stopped half-way. What lies in a hole would read as zeros."""
-LONGEST_TEXT: Final = 1 << 20
-MOST_EXPANSION: Final = 64
-"""Decoded bytes per stored byte. Leads that are all zeros reach 32."""
-FREE_ALLOWANCE: Final = 1 << 26
-"""Decoded bytes that any file may have, however small."""
 
-_ERRORS = (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError, zlib.error)
-"""What h5py and zlib raise on damaged data."""
+_ERRORS = (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError)
+"""What h5py raises on damaged data."""
 
 _NUMERIC_TYPES: Final = [
     (getattr(h5t, f"{family}{8 * size}{suffix}"), np.dtype(f"{order}{kind}{size}"))
@@ -50,11 +42,7 @@ _NUMERIC_TYPES: Final = [
 ]
 _NEITHER_COPY_NOR_RELEASE = 2 | 4
 """H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE, which h5py has no names for: HDF5 works on our own bytes."""
-_FILTERS = ((), (h5z.FILTER_DEFLATE,), (h5z.FILTER_SHUFFLE,), (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE))
-
-
-class UnreadableError(Exception):
-    """One item of an archive is damaged, or not of a kind that the format has. It costs that item."""
+_FILTERS = ((), (DEFLATE,), (SHUFFLE,), (SHUFFLE, DEFLATE))
 
 
 @contextmanager
@@ -125,24 +113,11 @@ class _Bytes:
         self._raw = raw
         self._base = base
         self._heaps = GlobalHeaps(raw, base)
-        self._left = FREE_ALLOWANCE + MOST_EXPANSION * len(raw)
-
-    def charge(self, num_bytes: int, where: str) -> None:
-        """To be called before allocating.
-
-        Raises:
-            ArchiveError: oversized.
-        """
-        self._left -= num_bytes
-        if self._left < 0:
-            raise ArchiveError(
-                "oversized",
-                f"{where} declares {num_bytes} bytes more than a file of {self.size} can hold",
-            )
+        self.charge = Allowance(len(raw)).charge
 
     def text(self, reference_offset: int) -> str:
         """The text of variable length that is referred to there."""
-        return _text(self._heaps.text(reference_offset)[:LONGEST_TEXT])
+        return decoded(self._heaps.text(reference_offset)[:LONGEST_TEXT])
 
     def attribute_text(self, object_address: int, name: bytes) -> str:
         """Likewise, of the attribute of an object."""
@@ -185,7 +160,7 @@ class _Node:
             h5a.iterate(self._id, names.append)
         except _ERRORS:
             return {}
-        values = {name: self.attribute(name) for name in map(_text, names)}
+        values = {name: self.attribute(name) for name in map(decoded, names)}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -199,9 +174,9 @@ class Group(_Node):
 
         def visit(name: bytes, info: Any) -> None:
             if info.type == h5l.TYPE_HARD:
-                self._links[_text(name)] = name
+                self._links[decoded(name)] = name
             else:
-                foreign.append(_text(name))
+                foreign.append(decoded(name))
 
         object_id.links.iterate(visit, info=True)
         if foreign:
@@ -319,7 +294,7 @@ class Dataset(_Node):
         values = np.empty(length, dtype)
         for start in range(0, length, chunk_samples):
             mask, stored = self._id.read_direct_chunk((start,))
-            chunk = _decode_chunk(stored, mask, filters, chunk_samples, dtype)
+            chunk = decode_chunk(stored, mask, filters, chunk_samples, dtype)
             values[start : start + chunk_samples] = chunk[: length - start]
         return values
 
@@ -329,31 +304,6 @@ class Dataset(_Node):
         if layout == h5d.VIRTUAL or (layout == h5d.CONTIGUOUS and properties.get_external_count()):
             raise ArchiveError("external_data", f"{self.path} is virtual or stored in another file")
         return layout
-
-
-def _decode_chunk(
-    stored: bytes, mask: int, filters: tuple[int, ...], num_samples: int, dtype: np.dtype[Any]
-) -> Array:
-    """Undoes the filters in reverse order; bit i of ``mask`` says that filter i was left out."""
-    num_bytes = num_samples * dtype.itemsize
-    for i in reversed(range(len(filters))):
-        if mask >> i & 1:
-            continue
-        if filters[i] == h5z.FILTER_DEFLATE:
-            stored = _inflate(stored, num_bytes)
-        else:
-            stored = np.frombuffer(stored, np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
-    if len(stored) != num_bytes:
-        raise UnreadableError(f"a chunk holds {len(stored)} bytes instead of {num_bytes}")
-    return np.frombuffer(stored, dtype)
-
-
-def _inflate(stored: bytes, num_bytes: int) -> bytes:
-    stream = zlib.decompressobj()
-    inflated = stream.decompress(stored, num_bytes + 1)
-    if not stream.eof:
-        raise UnreadableError(f"a chunk does not end after the {num_bytes} bytes that it declares")
-    return inflated
 
 
 def _is_vlen_text(kind: Any) -> bool:
@@ -379,10 +329,5 @@ def _scalar(item: Any, kind: Any, read: Callable[[Array, Any], object]) -> Scala
     if isinstance(kind, h5t.TypeStringID) and kind.get_size() <= LONGEST_TEXT:
         fixed = np.empty((), f"S{kind.get_size()}")
         read(fixed, kind)
-        return _text(bytes(fixed.item()))
+        return decoded(bytes(fixed.item()))
     raise UnreadableError("neither number nor text, or too long a text")
-
-
-def _text(content: bytes) -> str:
-    """Decodes as UTF-8 whatever the file claims: upstream flags UTF-8 as ASCII."""
-    return content.decode("utf-8", "replace")

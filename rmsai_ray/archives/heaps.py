@@ -29,12 +29,9 @@ class GlobalHeaps:
     def __init__(self, raw: bytes, base: int) -> None:
         """``base`` is the offset of the file's signature, from which HDF5 counts its addresses."""
         self._raw = raw
-        self._places: dict[tuple[int, int], tuple[int, int]] = {}  # (address, number) → (start, size)
-        start = raw.find(_SIGNATURE_AND_VERSION)
-        while start >= 0:
-            size = _HEAP.unpack_from(raw, start)[0] if start + _HEAP.size <= len(raw) else 0
-            end = self._walk(start, min(start + size, len(raw)), start - base)
-            start = raw.find(_SIGNATURE_AND_VERSION, end)
+        self._base = base
+        self._heaps: dict[int, dict[int, tuple[int, int]]] = {}  # address → number → (start, size)
+        self._objects_left = len(raw) // _OBJECT.size  # more only where heaps lie in heaps
 
     def text(self, reference_offset: int) -> bytes:
         """The text that the reference at this offset of the file leads to.
@@ -47,20 +44,28 @@ class GlobalHeaps:
         length, address, number = _REFERENCE.unpack_from(self._raw, reference_offset)
         if length == 0:
             return b""
-        start, size = self._places.get((address, number), (0, 0))
+        objects = self._heaps.get(address)
+        if objects is None:
+            objects = self._heaps[address] = self._walk(self._base + address)
+        start, size = objects.get(number, (0, 0))
         if length > size:
             raise DamagedHeapError(f"object {number} of the heap at {address} has {size} bytes, not {length}")
         return self._raw[start : start + length].partition(b"\0")[0]
 
-    def _walk(self, start: int, end: int, address: int) -> int:
-        """Notes the objects of a heap, up to the first that does not fit into it; returns where that was."""
+    def _walk(self, start: int) -> dict[int, tuple[int, int]]:
+        """Start and size of the objects of a heap by number, up to the first that does not fit into it."""
+        places: dict[int, tuple[int, int]] = {}
         position = start + _HEAP.size
+        if not self._raw.startswith(_SIGNATURE_AND_VERSION, start) or position > len(self._raw):
+            return places
+        end = min(start + _HEAP.unpack_from(self._raw, start)[0], len(self._raw))
         while end - position >= _OBJECT.size:  # what is smaller than an object's header counts as free
             number, size = _OBJECT.unpack_from(self._raw, position)
             step = _OBJECT.size + (size + 7) // 8 * 8 if number else size
-            if not _OBJECT.size <= step <= end - position:
+            if not _OBJECT.size <= step <= end - position or not self._objects_left:
                 break
+            self._objects_left -= 1
             if number:
-                self._places[address, number] = (position + _OBJECT.size, size)
+                places[number] = (position + _OBJECT.size, size)
             position += step
-        return position
+        return places

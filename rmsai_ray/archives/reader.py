@@ -13,8 +13,10 @@ from typing import Final
 
 from rmsai_ray import ids
 from rmsai_ray.archives import format as archive_format
+from rmsai_ray.archives.direct import NOT_DIRECT, open_direct
 from rmsai_ray.archives.events import EventReader
-from rmsai_ray.archives.hdf5 import Group, Scalar, UnreadableError, open_archive
+from rmsai_ray.archives.hdf5 import open_archive
+from rmsai_ray.archives.nodes import Group, Scalar, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Archive, Event, Problem
 from rmsai_ray.archives.values import text, writable
@@ -56,29 +58,47 @@ def read_archive(
         ArchiveError: nothing of it can be used; ``reason`` is a code of
             :data:`~rmsai_ray.archives.problems.PROBLEMS`.
     """
-    stem = PurePosixPath(uri).stem
+    archive_id = archive_id or ids.archive_id(raw)
+    try:
+        return _read(open_direct(raw), uri, options, archive_id, detour=None)
+    except NOT_DIRECT as error:
+        return read_by_library(raw, uri, options=options, archive_id=archive_id, detour=str(error))
+
+
+def read_by_library(
+    raw: bytes, uri: str, *, options: ReadOptions, archive_id: str, detour: str | None = None
+) -> Archive:
+    """As :func:`read_archive`, with HDF5's library: the way for every file of another layout, or damaged.
+
+    Slower, and the judge of what damage costs. ``detour`` is the reason for it, and becomes the archive's.
+    """
     with open_archive(raw) as root:
-        keys = event_keys(root)
-        if not keys:
-            raise ArchiveError("no_events", "no group is named event_<number>")
-        problems: list[Problem] = []
-        metadata, attributes = _read_metadata(root, problems)
-        patient_id = _patient_id(metadata, stem, problems)
-        variant = _variant(keys[0], metadata)
-        signals = WaveformReader(metadata, options.gain_mv_per_count)
-        reader = EventReader(
-            signals,
-            first_key=keys[0],
-            patient_id=patient_id,
-            is_vdx=variant == "vdx",
-            metadata=metadata,
-            attributes=attributes,
-            with_vitals=options.vitals,
-            with_waveforms=options.waveforms,
-        )
-        events = [event for key in keys if (event := reader.read(root, key, problems)) is not None]
+        return _read(root, uri, options, archive_id, detour)
+
+
+def _read(root: Group, uri: str, options: ReadOptions, archive_id: str, detour: str | None) -> Archive:
+    stem = PurePosixPath(uri).stem
+    keys = event_keys(root)
+    if not keys:
+        raise ArchiveError("no_events", "no group is named event_<number>")
+    problems: list[Problem] = []
+    metadata, attributes = _read_metadata(root, problems)
+    patient_id = _patient_id(metadata, stem, problems)
+    variant = _variant(keys[0], metadata)
+    signals = WaveformReader(metadata, options.gain_mv_per_count)
+    reader = EventReader(
+        signals,
+        first_key=keys[0],
+        patient_id=patient_id,
+        is_vdx=variant == "vdx",
+        metadata=metadata,
+        attributes=attributes,
+        with_vitals=options.vitals,
+        with_waveforms=options.waveforms,
+    )
+    events = [event for key in keys if (event := reader.read(root, key, problems)) is not None]
     return Archive(
-        archive_id=archive_id or ids.archive_id(raw),
+        archive_id=archive_id,
         stem=stem,
         patient_id=patient_id,
         period=_period(stem, events),
@@ -86,6 +106,7 @@ def read_archive(
         metadata=writable(attributes | metadata),
         events=tuple(events),
         problems=tuple(signals.problems + problems),
+        detour=detour,
     )
 
 

@@ -93,6 +93,8 @@ class Archive:
     events: tuple[Event, ...]
     problems: tuple[Problem, ...] = ()
     """Of the archive itself; each event carries its own."""
+    detour: str | None = field(default=None, compare=False)
+    """Why HDF5's library had to read it; None where its bytes were of the known layout, and read directly."""
 
     @property
     def status(self) -> Literal["ok", "degraded"]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rmsai_ray.archives import format as archive_format
-from rmsai_ray.archives.hdf5 import Group, UnreadableError, open_archive
+from rmsai_ray.archives.hdf5 import open_archive
+from rmsai_ray.archives.nodes import Group, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.reader import ReadOptions, event_keys, read_archive
 from rmsai_ray.archives.records import Problem

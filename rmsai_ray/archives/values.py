@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any, Final
 
-from rmsai_ray.archives.hdf5 import Group
+from rmsai_ray.archives.nodes import Group
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Problem
 
@@ -14,6 +14,10 @@ LATEST_EPOCH_S: Final = 7_258_118_400.0
 """The year 2200. Later times are milliseconds, or nonsense."""
 
 DEEPEST_NESTING: Final = 20
+
+
+_AS_IT_IS: Final = {bool, int, str, type(None)}
+"""What JSON can always say."""
 
 
 def finite(value: object) -> float | None:
@@ -68,5 +72,7 @@ def writable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, dict):
         return {name: writable(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list):
+        if {*map(type, value)} <= _AS_IT_IS:
+            return value.copy()
         return [writable(item, depth + 1) for item in value]
     return value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rmsai_ray.archives import format as archive_format
-from rmsai_ray.archives.hdf5 import Group, UnreadableError
+from rmsai_ray.archives.nodes import Group, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Problem, Vital
-from rmsai_ray.archives.values import epoch_s, finite, read_extras, text, writable
+from rmsai_ray.archives.values import LATEST_EPOCH_S, epoch_s, finite, read_extras, text, writable
 
 _READ_ELSEWHERE = frozenset(
     {"value", "units", "timestamp", "extras", "lower_threshold", "upper_threshold", "history"}
@@ -110,17 +111,41 @@ def _history(
     if not isinstance(entries, list):
         problems.append(problem("bad_history", f"{group.path}/extras", "history is not a list"))
         return ()
+    usable = _plain_history(entries)
+    is_plain = usable is not None
+    if usable is None:
+        usable = _odd_history(entries)
+    if len(usable) < len(entries):
+        detail = f"{len(entries) - len(usable)} of {len(entries)} entries lack a usable time or value"
+        problems.append(problem("bad_history", f"{group.path}/extras", detail))
+    if "generated_by" in extras or (
+        not is_plain and any(isinstance(entry, dict) and "generated_by" in entry for entry in entries)
+    ):
+        extras["history_source"] = "synthetic"
+    return tuple(sorted(usable))
+
+
+def _plain_history(entries: list[Any]) -> list[tuple[float, float]] | None:
+    """That of entries which are nothing but a usable time and value each; None where one is more or less."""
+    try:
+        times_s = [entry["timestamp"] for entry in entries]
+        values = [entry["value"] for entry in entries]
+        sums = sum(times_s), sum(values)  # finite only where all of them are
+        if not times_s or {*map(len, entries)} != {2} or not {*map(type, times_s + values)} <= {int, float}:
+            return None
+        if not (all(map(math.isfinite, sums)) and min(times_s) > 0 and max(times_s) < LATEST_EPOCH_S):
+            return None
+        return list(zip(map(float, times_s), map(float, values), strict=True))
+    except (KeyError, OverflowError, TypeError):
+        return None
+
+
+def _odd_history(entries: list[Any]) -> list[tuple[float, float]]:
+    """Whatever can be used of any entries."""
     usable = []
     for entry in entries:
         if isinstance(entry, dict):
             time_s, value = epoch_s(entry.get("timestamp")), finite(entry.get("value"))
             if time_s is not None and value is not None:
                 usable.append((time_s, value))
-    if len(usable) < len(entries):
-        detail = f"{len(entries) - len(usable)} of {len(entries)} entries lack a usable time or value"
-        problems.append(problem("bad_history", f"{group.path}/extras", detail))
-    if "generated_by" in extras or any(
-        isinstance(entry, dict) and "generated_by" in entry for entry in entries
-    ):
-        extras["history_source"] = "synthetic"
-    return tuple(sorted(usable))
+    return usable

@@ -8,7 +8,7 @@ import numpy as np
 
 from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.format import SignalItem
-from rmsai_ray.archives.hdf5 import Dataset, Group, UnreadableError
+from rmsai_ray.archives.nodes import Dataset, Group, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Problem, Signal
 from rmsai_ray.archives.values import finite

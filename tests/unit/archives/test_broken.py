@@ -8,10 +8,10 @@ import pytest
 
 from rmsai_ray.archives.broken import BrokenArchive, broken_archives
 from rmsai_ray.archives.problems import PROBLEMS
-from rmsai_ray.archives.reader import read_archive
 from rmsai_ray.archives.validate import validate
 from rmsai_ray.ids import archive_id
 from rmsai_ray.signals.quality import assess
+from tests.both_ways import read_archive
 
 KINDS = [
     "empty", "not_hdf5", "truncated", "half_written", "no_events", "no_patient", "external_link",

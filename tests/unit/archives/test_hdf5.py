@@ -18,8 +18,9 @@ import pytest
 from rmsai_ray.archives.hdf5 import open_archive
 from rmsai_ray.archives.headers import attribute_offset
 from rmsai_ray.archives.problems import PROBLEMS
-from rmsai_ray.archives.reader import ReadOptions, read_archive
+from rmsai_ray.archives.reader import ReadOptions
 from rmsai_ray.errors import ArchiveError
+from tests.both_ways import read_archive
 from tests.upstream_files import archive_bytes, edited, replace
 
 NAME = "PT1234_2025-09.h5"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rmsai_ray.archives.heaps import DamagedHeapError, GlobalHeaps
+from rmsai_ray.archives.heaps import REFERENCE_BYTES, DamagedHeapError, GlobalHeaps
 
 
 def heap(*objects: tuple[int, bytes], size: int = 4096) -> bytes:
@@ -69,6 +69,12 @@ def test_objects_before_a_damaged_one_are_still_read(size: int) -> None:
 
 def test_a_file_full_of_heaps_inside_heaps_takes_one_pass() -> None:
     nested = (b"GCOL\x01\0\0\0" + struct.pack("<Q", 1 << 40)) * 40_000
+    padding = struct.pack("<HH4xQ", 1, 1, 0) * 40_000
+    references = b"".join(reference(1, 16 * i, 7) for i in range(40_000))
+    raw = nested + padding + references
     started = time.process_time()
-    GlobalHeaps(nested + bytes(1 << 20), 0)
-    assert time.process_time() - started < 2.0
+    heaps = GlobalHeaps(raw, 0)
+    for offset in range(len(nested) + len(padding), len(raw), REFERENCE_BYTES):
+        with pytest.raises(DamagedHeapError):
+            heaps.text(offset)
+    assert time.process_time() - started < 4.0

@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from rmsai_ray.archives.reader import ReadOptions, read_archive
+from rmsai_ray.archives.reader import ReadOptions
 from rmsai_ray.archives.records import Archive
 from rmsai_ray.ids import archive_id
 from rmsai_ray.signals.leads import LEADS
 from tests import upstream_files
+from tests.both_ways import read_archive
 from tests.upstream_files import CONDITIONS, VITALS, Variant, edited, replace
 
 URI = "s3://monitor/archives/PT1234_2025-09.h5"

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from rmsai_ray.archives.problems import PROBLEMS
-from rmsai_ray.archives.reader import ReadOptions, read_archive
+from rmsai_ray.archives.reader import ReadOptions
 from rmsai_ray.archives.records import Archive, Event
 from rmsai_ray.errors import ArchiveError
+from tests.both_ways import read_archive
 from tests.upstream_files import ASCII_VLEN, archive_bytes, edited, replace
 
 NAME = "PT1234_2025-09.h5"
