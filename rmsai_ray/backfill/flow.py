@@ -11,6 +11,7 @@ from dataclasses import asdict
 import pyarrow as pa
 from rich.console import Console
 
+from rmsai_ray.backfill.bounds import binding_bound
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.demo import make_demo_archives
 from rmsai_ray.backfill.estimate import estimate, print_estimate
@@ -68,7 +69,7 @@ def backfill_once(run: Run, console: Console) -> Summary:
         )
         print_estimate(console, listing.num_rows, todo.num_rows, expected)
         return Summary()
-    summary = Summary()
+    summary, bound = Summary(), None
     with Lease(run.lake, run.run_id) as lease, recorded(run, summary) as record:
         manifest = settle(run.lake, run.vectors, model_id)  # what a killed run had finished
         parts.remove_unfinished(run.lake, model_id, manifest.unit_ids)
@@ -79,9 +80,16 @@ def backfill_once(run: Run, console: Console) -> Summary:
             process(run, todo, summary, record, console)
             lease.confirm()
             manifest = settle(run.lake, run.vectors, model_id)
+            bound = binding_bound(summary, run.lake, run.bundle, on_gpu=config.num_gpus > 0)
+            record.facts["binding"] = asdict(bound) if bound else None
     counts = listed_by_status(listing, manifest)
     print_summary(
-        console, summary, listing=counts, places=places(run), elapsed_s=time.perf_counter() - started
+        console,
+        summary,
+        listing=counts,
+        places=places(run),
+        elapsed_s=time.perf_counter() - started,
+        binding=str(bound) if bound else None,
     )
     check_rejects(counts, config.max_reject_fraction)
     return summary

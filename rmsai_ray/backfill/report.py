@@ -84,11 +84,17 @@ class Summary:
 
 
 def print_summary(
-    console: Console, summary: Summary, *, listing: dict[str, int], places: dict[str, str], elapsed_s: float
+    console: Console,
+    summary: Summary,
+    *,
+    listing: dict[str, int],
+    places: dict[str, str],
+    elapsed_s: float,
+    binding: str | None = None,
 ) -> None:
-    """The page that an operator reads when a backfill has ended."""
+    """The page that an operator reads when a backfill has ended; ``binding`` says what limited its speed."""
     console.print()
-    console.print(_totals(summary, listing, elapsed_s))
+    console.print(_totals(summary, listing, elapsed_s, binding))
     if summary.counts["windows"]:
         console.print(Group(_matrix(summary), ""))
     if summary.rejects:
@@ -104,7 +110,7 @@ def print_summary(
     console.print(where, soft_wrap=True)
 
 
-def _totals(summary: Summary, listing: dict[str, int], elapsed_s: float) -> Table:
+def _totals(summary: Summary, listing: dict[str, int], elapsed_s: float, binding: str | None) -> Table:
     table = Table(title="Backfill", title_justify="left", show_header=False)
     done = ", ".join(f"{count:,} {status}" for status, count in sorted(listing.items())) or "none"
     table.add_row("archives listed", f"{sum(listing.values()):,} ({done})")
@@ -122,8 +128,10 @@ def _totals(summary: Summary, listing: dict[str, int], elapsed_s: float) -> Tabl
     total = sum(summary.seconds[stage] for stage in STAGES)
     if total:
         split = ", ".join(f"{stage} {summary.seconds[stage] / total:.0%}" for stage in STAGES)
-        table.add_row("worker time", f"{total:.1f} s: {split}; slowest: {summary.slowest_stage}")
-    table.add_row("elapsed", f"{elapsed_s:.1f} s")
+        table.add_row("worker time", f"{total:.1f} s: {split}")
+        table.add_row("binding stage", binding or summary.slowest_stage or "none")
+    rate = f" ({summary.counts['events'] / elapsed_s * 60:,.0f} events per minute)" if total else ""
+    table.add_row("elapsed", f"{elapsed_s:.1f} s{rate}")
     return table
 
 

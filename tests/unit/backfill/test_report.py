@@ -45,7 +45,14 @@ def shown(summary: Summary) -> str:
     text = io.StringIO()
     console = Console(file=text, width=120)
     listing, places = {"committed": 3, "quarantined": 1}, {"tables": "/lake/{events}/", "next": "rmsai stats"}
-    print_summary(console, summary, listing=listing, places=places, elapsed_s=12.34)
+    print_summary(
+        console,
+        summary,
+        listing=listing,
+        places=places,
+        elapsed_s=12.34,
+        binding="encode, at 47% of the bound",
+    )
     return text.getvalue()
 
 
@@ -96,7 +103,7 @@ def test_the_summary_says_how_much_how_fast_and_what_next() -> None:
     text = shown(summary)
     for expected in (
         "4 (3 committed, 1 quarantined)", "3 (33.3% anomalous)", "1.0 MiB read, 0.5 MiB Parquet",
-        "read 22%, encode 67%, write 11%; slowest: encode", "12.3 s", "corrupt", "0%", "100%",
+        "read 22%, encode 67%, write 11%", "encode, at 47% of the bound", "12.3 s", "corrupt", "0%", "100%",
         "/lake/{events}/", "rmsai stats",
     ):  # fmt: skip
         assert expected in text, expected
