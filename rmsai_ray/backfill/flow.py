@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from rmsai_ray.backfill.bounds import binding_bound
@@ -18,7 +19,7 @@ from rmsai_ray.backfill.estimate import estimate, print_estimate
 from rmsai_ray.backfill.pipeline import run_units
 from rmsai_ray.backfill.plan import list_archives
 from rmsai_ray.backfill.progress import follow
-from rmsai_ray.backfill.report import Summary, count_status, print_summary
+from rmsai_ray.backfill.report import Summary, print_summary
 from rmsai_ray.backfill.resolve import Run, find_todo, plan_units, resolve, shelve, tasks_of
 from rmsai_ray.backfill.validation import print_validation
 from rmsai_ray.compute import plan_stages
@@ -149,9 +150,9 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
 
 def listed_by_status(listing: pa.Table, manifest: Manifest) -> dict[str, int]:
     """committed, skipped and quarantined archives of the listing; they add up to it."""
-    listed = set(listing["uri"].to_pylist())
-    rows = zip(manifest.rows["uri"].to_pylist(), manifest.rows["status"].to_pylist(), strict=True)
-    return count_status(status for uri, status in rows if uri in listed)
+    listed = pc.is_in(manifest.rows["uri"], value_set=listing["uri"].combine_chunks())
+    counted = manifest.rows.filter(listed)["status"].value_counts()
+    return {each["values"]: each["counts"] for each in counted.to_pylist()}
 
 
 def places(run: Run) -> dict[str, str]:

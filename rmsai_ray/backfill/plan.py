@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,9 @@ MAX_UNIT_BYTES = 64 * MEBIBYTE
 UNITS_PER_WORKER = 4
 """That what is left would be cut into. Units shrink towards the end, where a large one would keep a single
 worker busy; large ones before it make parts and fragments few."""
+
+LISTED_AT_ONCE = 20_000
+"""Archives of a listing that are Python objects at a time: a million of them would fill a gigabyte."""
 
 PERIOD_IN_NAME = re.compile(r"_(\d{4}-\d{2})\.")
 
@@ -39,17 +43,19 @@ class Unit:
 
 def list_archives(config: BackfillConfig) -> pa.Table:
     """Every archive that the filters let through, as rows of the manifest's listing."""
-    source = open_source(config.archives)
-    found = [ref for ref in source.list_archives() if _is_wanted(ref, config)]
-    return pa.table(
-        {
-            "uri": [ref.uri for ref in found],
-            "size": [ref.size for ref in found],
-            "etag": [ref.etag for ref in found],
-            "modified_time": [ref.modified for ref in found],
-        },
-        schema=LISTING,
-    )
+    wanted = (ref for ref in open_source(config.archives).list_archives() if _is_wanted(ref, config))
+    pages = iter(lambda: list(islice(wanted, LISTED_AT_ONCE)), [])
+    return pa.concat_tables([LISTING.empty_table(), *map(_as_listing, pages)])
+
+
+def _as_listing(found: Sequence[ArchiveRef]) -> pa.Table:
+    columns = {
+        "uri": [ref.uri for ref in found],
+        "size": [ref.size for ref in found],
+        "etag": [ref.etag for ref in found],
+        "modified_time": [ref.modified for ref in found],
+    }
+    return pa.table(columns, schema=LISTING)
 
 
 def pack_units(
