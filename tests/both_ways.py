@@ -32,6 +32,8 @@ def exactly(value: object) -> object:
     if is_dataclass(value):
         names = [field.name for field in fields(value) if field.name != "detour"]
         return type(value).__name__, [(name, exactly(getattr(value, name))) for name in names]
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return np.array(value).tobytes(), len(value)  # a history
     if isinstance(value, dict):
         return [(name, exactly(item)) for name, item in value.items()]
     if isinstance(value, tuple | list):

@@ -93,18 +93,26 @@ def dataset_at(raw: bytes, address: int) -> tuple[DatasetShape, int]:
     header = raw[address : start + num_bytes]
     if len(header) != 16 + num_bytes or num_bytes > 4096:
         raise UnknownLayoutError("an object's header has an odd size")
-    beginning = header[:56]  # down to the size of the type: what comes before the layout's message
-    place = _PLACES.get(beginning)
-    if place is None:
-        if len(_PLACES) >= MOST_SHAPES:
-            _PLACES.clear()
-        place = _PLACES[beginning] = _place_of_address(header)
-    return _dataset_shape(header[:place], header[place + 8 :]), _ADDRESS.unpack_from(header, place)[0]
+    beginning = header[:56]  # down to the size of the type: what comes before the message of the layout
+    place = _PLACES.get(beginning) or _guess_place(beginning, header)
+    try:
+        shape = _dataset_shape(header[:place], header[place + 8 :])
+    except UnknownLayoutError:
+        place = _guess_place(beginning, header)  # another kind of header may begin in the same way
+        shape = _dataset_shape(header[:place], header[place + 8 :])
+    return shape, _ADDRESS.unpack_from(header, place)[0]
 
 
 _ADDRESS: Final = struct.Struct("<Q")
 _PLACES: Final[dict[bytes, int]] = {}
 """Where in a header the address of the content lies, by the header's beginning: a guess that is checked."""
+
+
+def _guess_place(beginning: bytes, header: bytes) -> int:
+    if len(_PLACES) >= MOST_SHAPES:
+        _PLACES.clear()
+    place = _PLACES[beginning] = _place_of_address(header)
+    return place
 
 
 def group_at(raw: bytes, address: int) -> GroupShape:
