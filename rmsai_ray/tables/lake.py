@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
+import lance
 import lancedb
 import pandas as pd
 import pyarrow as pa
@@ -59,6 +60,7 @@ class Lake:
         for table in SCHEMAS:
             self._connection.register(f"{table}_parts", self.dataset(table))
         self._connection.execute(VIEWS)
+        self._lance: Any = None
 
     def table(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:
         """The answer to one statement; values go in as parameters (``?`` or ``$name``)."""
@@ -103,14 +105,20 @@ class Lake:
         Raises:
             LakeError: nothing was published for this model.
         """
-        name = table_name(self.model_id)
-        filesystem, root = arrow_filesystem(self.uri)
-        if filesystem.get_file_info(f"{root}/{FOLDER}/{name}.lance").type != pafs.FileType.Directory:
-            raise LakeError(
-                f"{self.uri}/{FOLDER} has no table {name}: finish the backfill of {self.model_id}"
-            )
+        self.vector_dataset()
         database = lancedb.connect(f"{self.uri}/{FOLDER}", storage_options=lance_options(self.uri))
-        return database.open_table(name)
+        return database.open_table(table_name(self.model_id))
+
+    def vector_dataset(self) -> Any:
+        """The same as a Lance dataset. It stays open: what one search has read of the index, the next finds.
+
+        Raises:
+            LakeError: nothing was published for this model.
+        """
+        if self._lance is None:
+            self._lance = self._open_lance()
+        self._lance.checkout_latest()
+        return self._lance
 
     def parquet_files(self, table: str) -> list[pafs.FileInfo]:
         """Path and size of the Parquet parts of one table; each row of the lake lies in one of them."""
@@ -125,6 +133,15 @@ class Lake:
     def vector_files(self) -> list[pafs.FileInfo]:
         """Path and size of every object of this model's LanceDB table."""
         return _list_files(self.uri, f"{FOLDER}/{table_name(self.model_id)}.lance")
+
+    def _open_lance(self) -> Any:
+        name = table_name(self.model_id)
+        filesystem, root = arrow_filesystem(self.uri)
+        if filesystem.get_file_info(f"{root}/{FOLDER}/{name}.lance").type != pafs.FileType.Directory:
+            raise LakeError(
+                f"{self.uri}/{FOLDER} has no table {name}: finish the backfill of {self.model_id}"
+            )
+        return lance.dataset(f"{self.uri}/{FOLDER}/{name}.lance", storage_options=lance_options(self.uri))
 
 
 def open_lake(uri: str, model: str | None = None) -> Lake:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import pandas as pd
 
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.tables.filters import WindowFilter
-from rmsai_ray.tables.index_segments import COLUMN, METRIC, read_note
+from rmsai_ray.tables.index_segments import COLUMN, METRIC, find_note
 from rmsai_ray.tables.lake import Lake
 from rmsai_ray.tables.queries import find_window
 
@@ -33,8 +32,7 @@ COLUMNS = (
 )
 
 MEASURED_K = 10
-"""An index was measured for so many nearest."""
-ALL_PARTITIONS = 1 << 30
+"""An index was measured for so many nearest; more of them lie in more partitions."""
 
 
 def similar(
@@ -70,29 +68,20 @@ def similar(
     if isinstance(query, str):
         window = find_window(lake, query)
         own_id, query = window["window_id"], np.asarray(window["embedding"], np.float32)
-    table = lake.vectors()
-    _check_embedding(query, table.schema.field(COLUMN).type.list_size)
+    dataset = lake.vector_dataset()
+    _check_embedding(query, dataset.schema.field(COLUMN).type.list_size)
+    # What is nearest to a window of the lake is that window itself.
     wanted = k if own_id is None else k + 1
-    search = table.search(query, vector_column_name=COLUMN).distance_type(METRIC)
-    probes = None if exact else _probes(table, k, is_filtered=condition is not None)
-    search = search.bypass_vector_index() if probes is None else search.nprobes(probes)
-    if condition is not None:
-        search = search.where(condition, prefilter=True)
-    found = search.limit(wanted).select([*COLUMNS, "_distance"]).to_pandas()
+    # A filter may let through only what lies far from the query, whatever recall was measured without it.
+    note = None if exact or condition is not None else find_note(dataset)
+    how = {"use_index": False} if note is None else {"nprobes": note.probes * ceil(k / MEASURED_K)}
+    found = dataset.to_table(
+        columns=[*COLUMNS, "_distance"],
+        filter=None if condition is None else condition.to_sql(),
+        prefilter=True,
+        nearest={"column": COLUMN, "q": query, "k": wanted, "metric": METRIC, **how},
+    ).to_pandas()
     return _ranked(found[found["window_id"] != own_id].head(k), min_similarity)
-
-
-def _probes(table: Any, k: int, *, is_filtered: bool) -> int | None:
-    """Partitions of the index to look at; None where there is no index that was measured.
-
-    A filter may let through only what lies far away, whatever was measured without it. Its columns are
-    scanned in any case, so all partitions are looked at, too: that is exact, and cheaper than comparing with
-    every row outside an index.
-    """
-    note = read_note(index.name for index in table.list_indices() if COLUMN in index.columns)
-    if note is None:
-        return None
-    return ALL_PARTITIONS if is_filtered else note.probes * ceil(k / MEASURED_K)
 
 
 def _check_embedding(embedding_E: npt.NDArray[np.float32], dim: int) -> None:
@@ -105,7 +94,7 @@ def _check_embedding(embedding_E: npt.NDArray[np.float32], dim: int) -> None:
 
 
 def _ranked(found: pd.DataFrame, min_similarity: float | None) -> pd.DataFrame:
-    """LanceDB's rows with ``rank`` (from 1) and ``similarity`` (1 − cosine distance) in front."""
+    """Lance's rows with ``rank`` (from 1) and ``similarity`` (1 − cosine distance) in front."""
     frame = found.sort_values(["_distance", "window_id"], ignore_index=True)
     frame.insert(0, "similarity", 1.0 - frame.pop("_distance").astype(float))
     frame.insert(0, "rank", np.arange(1, len(frame) + 1))
