@@ -159,12 +159,7 @@ def _pointwise_error(corpus: Corpus, bundle: ModelBundle) -> FloatArray:
     windows, encoder = corpus.windows, WindowEncoder(bundle)
     x_NT, _, _ = bundle.normaliser.apply(windows.signals_NT, windows.num_samples_N, windows.leads_N.tolist())
     encoded = encoder.encode(windows.signals_NT, windows.num_samples_N, windows.leads_N.tolist())
-    square_NT = np.empty_like(x_NT)
-    for first in range(0, len(x_NT), encoder.batch_windows):
-        rows = slice(first, first + encoder.batch_windows)
-        square_NT[rows] = (
-            x_NT[rows] - encoder.reconstruct(encoded.embedding_NE[rows], encoded.beats_N[rows])
-        ) ** 2
+    square_NT: FloatArray = (x_NT - encoder.reconstruct(encoded.embedding_NE, encoded.beats_N)) ** 2
     return square_NT
 
 

@@ -91,17 +91,15 @@ class FramedAutoencoder(EcgAutoencoder):
         return grid_BKG.reshape(len(beats_BT), len(BLUR_S), self.num_frames, -1).transpose(1, 2).flatten(2)
 
     def _odd(self, seconds: float) -> int:
-        return _odd_samples(seconds, self.sampling_rate_hz)
+        return odd_samples(seconds, self.sampling_rate_hz)
 
 
 def find_beats(x_BT: Tensor, fs: float) -> Tensor:
     """1 where the slope's energy has a peak among its neighbours that is not small for its window, (B, T)."""
     reach = max(1, round(SLOPE_S / 2 * fs))
     slope_BT = functional.pad(x_BT[:, 2 * reach :] - x_BT[:, : -2 * reach], (reach, reach))
-    energy_BT = _moving(
-        _moving(slope_BT.square(), _odd_samples(ENERGY_S, fs)), _odd_samples(ENERGY_S / 2, fs)
-    )
-    apart = _odd_samples(2 * APART_S, fs)
+    energy_BT = _moving(_moving(slope_BT.square(), odd_samples(ENERGY_S, fs)), odd_samples(ENERGY_S / 2, fs))
+    apart = odd_samples(2 * APART_S, fs)
     largest_BT = functional.max_pool1d(energy_BT, apart, 1, apart // 2)
     section = min(x_BT.shape[1], round(SECTION_S * fs))
     maxima_BN = functional.max_pool1d(energy_BT, section).sort(1).values
@@ -120,5 +118,6 @@ def _triangles(x_BT: Tensor, width: int) -> Tensor:
     return _moving(_moving(x_BT, width), width) * width
 
 
-def _odd_samples(seconds: float, fs: float) -> int:
+def odd_samples(seconds: float, fs: float) -> int:
+    """The odd number of samples nearest to a length."""
     return 2 * round(seconds * fs / 2) + 1

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rmsai_ray.encoding.encoder import WindowEncoder, masked_errors
+from rmsai_ray.encoding.encoder import WindowEncoder
+from rmsai_ray.encoding.torch_engine import masked_errors
 from rmsai_ray.models.checkpoint import untrained_model
 
 FS = 200.0
