@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rmsai_ray.errors import ConfigError
+from rmsai_ray.signals.blocks import equally_long
 
 NormaliserKind = Literal["window", "lead", "identity"]
 KINDS: tuple[NormaliserKind, ...] = ("window", "lead", "identity")
@@ -66,42 +68,35 @@ class Normaliser:
         Raises:
             ConfigError: ``kind`` is ``lead`` and a lead was not there in training.
         """
-        is_real_NT = np.arange(x_NT.shape[1]) < np.asarray(num_samples_N)[:, None]
-        # float64: the sums of raw counts with a large offset would lose the signal in float32.
-        signal_NT = self._filter(_zero_padding(x_NT, is_real_NT).astype(np.float64), num_samples_N)
-        offset_N, scale_N = self._statistics(signal_NT, is_real_NT, leads)
-        y_NT = signal_NT - offset_N[:, None]
-        y_NT /= scale_N[:, None]
-        return _zero_padding(y_NT, is_real_NT).astype(np.float32), offset_N, scale_N
+        y_NT = np.empty(x_NT.shape, np.float32)
+        offset_N, scale_N = self._constants(leads)
+        for rows, length in equally_long(num_samples_N):
+            # float64: the sums of raw counts with a large offset would lose the signal in float32.
+            signal_nt = self._filter(x_NT[rows, :length].astype(np.float64))
+            if self.kind == "window":
+                offset_N[rows], std_n = _mean_and_std(signal_nt)
+                scale_N[rows] = np.maximum(std_n, self.floor)
+            # Rounded to float32, as the table stores them, before they are used.
+            signal_nt -= offset_N[rows, None]
+            np.divide(signal_nt, scale_N[rows, None], out=signal_nt)
+            y_NT[rows, :length] = signal_nt
+            y_NT[rows, length:] = 0
+        return y_NT, offset_N, scale_N
 
-    def _filter(
-        self, signal_NT: npt.NDArray[np.float64], num_samples_N: npt.NDArray[np.integer[Any]]
-    ) -> npt.NDArray[np.float64]:
-        if not self.baseline_samples and not self.smoothing_samples:
-            return signal_NT
-        filtered_NT = np.zeros_like(signal_NT)
-        for num_samples in np.unique(num_samples_N):
-            rows = np.flatnonzero(num_samples_N == num_samples)
-            y_NT = signal_NT[rows, :num_samples]
-            if self.baseline_samples:
-                y_NT = y_NT - moving_average(y_NT, self.baseline_samples)
-            for _ in range(2 if self.smoothing_samples else 0):
-                y_NT = moving_average(y_NT, self.smoothing_samples)
-            filtered_NT[rows, :num_samples] = y_NT
-        return filtered_NT
+    def _filter(self, signal_nt: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        if self.baseline_samples:
+            signal_nt -= moving_average(signal_nt, self.baseline_samples)
+        for _ in range(2 if self.smoothing_samples else 0):
+            signal_nt = moving_average(signal_nt, self.smoothing_samples)
+        return signal_nt
 
-    def _statistics(
-        self, signal_NT: npt.NDArray[np.float64], is_real_NT: npt.NDArray[np.bool_], leads: Sequence[str]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Rounded to float32, as the table stores them, before they are used."""
-        if self.kind == "identity":
+    def _constants(self, leads: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Offset and scale of each window as far as its lead decides them."""
+        if self.kind != "lead":
             return np.zeros(len(leads), np.float32), np.ones(len(leads), np.float32)
-        if self.kind == "window":
-            offset_N, scale_N = _mean_and_std(signal_NT, is_real_NT)
-        else:
-            offset_N = np.array([self._of_lead(self.offset, lead) for lead in leads], np.float64)
-            scale_N = np.array([self._of_lead(self.scale, lead) for lead in leads], np.float64)
-        return offset_N.astype(np.float32), np.maximum(scale_N, self.floor).astype(np.float32)
+        offset_N = np.array([self._of_lead(self.offset, lead) for lead in leads], np.float32)
+        scale_N = np.array([self._of_lead(self.scale, lead) for lead in leads], np.float64)
+        return offset_N, np.maximum(scale_N, self.floor).astype(np.float32)
 
     def _of_lead(self, values: Mapping[str, float], lead: str) -> float:
         if lead not in values:
@@ -148,25 +143,30 @@ def moving_average(x_NT: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.
         x_NT: rows without padding.
         width: odd number of samples.
     """
-    num_samples = x_NT.shape[1]
-    running_NT = np.cumsum(np.pad(x_NT, ((0, 0), (1, 0))), axis=1)
-    places_T = np.arange(num_samples)
-    ends_T = np.minimum(places_T + width // 2 + 1, num_samples)
-    starts_T = np.maximum(places_T - width // 2, 0)
-    sums_NT = running_NT[:, ends_T] - running_NT[:, starts_T]
-    means_NT: npt.NDArray[np.float64] = sums_NT / (ends_T - starts_T)
+    num_samples, reach = x_NT.shape[1], min(width // 2, x_NT.shape[1])
+    running_NT = np.empty((len(x_NT), num_samples + 1))
+    running_NT[:, 0] = 0
+    np.cumsum(x_NT, axis=1, out=running_NT[:, 1:])
+    means_NT = np.empty(x_NT.shape)
+    means_NT[:, : num_samples - reach] = running_NT[:, reach + 1 :]
+    means_NT[:, num_samples - reach :] = running_NT[:, -1:]
+    means_NT[:, reach:] -= running_NT[:, : num_samples - reach]
+    means_NT /= _num_averaged(num_samples, reach)
     return means_NT
 
 
+@lru_cache(maxsize=8)
+def _num_averaged(num_samples: int, reach: int) -> npt.NDArray[np.float64]:
+    """Samples of a signal that lie within reach of each of them."""
+    places_T = np.arange(num_samples)
+    return np.asarray(np.minimum(places_T + reach + 1.0, num_samples) - np.maximum(places_T - reach, 0))
+
+
 def _mean_and_std(
-    signal_NT: npt.NDArray[np.float64], is_real_NT: npt.NDArray[np.bool_]
+    signal_nt: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Over the real samples of each row, the padding being 0. A row without any gives 0 and 0."""
-    count_N = np.maximum(is_real_NT.sum(axis=1), 1)
-    mean_N = signal_NT.sum(axis=1) / count_N
-    deviation_NT = _zero_padding(signal_NT - mean_N[:, None], is_real_NT)
-    return mean_N, np.sqrt(np.einsum("nt,nt->n", deviation_NT, deviation_NT) / count_N)
-
-
-def _zero_padding(x_NT: npt.NDArray[Any], is_real_NT: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    return x_NT if is_real_NT.all() else np.where(is_real_NT, x_NT, 0)
+    """Of each row. A row of nothing gives 0 and 0."""
+    num_samples = max(signal_nt.shape[1], 1)
+    mean_n = signal_nt.sum(axis=1) / num_samples
+    deviation_nt = signal_nt - mean_n[:, None]
+    return mean_n, np.sqrt(np.einsum("nt,nt->n", deviation_nt, deviation_nt) / num_samples)

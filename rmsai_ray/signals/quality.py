@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmsai_ray.errors import ConfigError
+from rmsai_ray.signals.blocks import equally_long
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -45,9 +46,6 @@ NOISE_SNR_DB = 6.0
 """Noise of half the signal's amplitude: below it a window is ``noise``."""
 CLEAR_SNR_DB = 15.0
 """From here on noise costs nothing of the score."""
-
-ROWS_AT_ONCE = 64
-"""Windows whose intermediate results still fit into a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +160,8 @@ def _by_length(
     It never sees padding, and a window's result never depends on its neighbours.
     """
     results = np.zeros((num_results, len(x_NT)))
-    for length in np.unique(num_samples_N):
-        rows = np.flatnonzero(num_samples_N == length)
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[first : first + ROWS_AT_ONCE]
-            results[:, some] = measure(x_NT[some, :length])
+    for rows, length in equally_long(num_samples_N):
+        results[:, rows] = measure(x_NT[rows, :length])
     return results
 
 
@@ -176,7 +171,7 @@ def _shares(x_nt: FloatArray, fs: float, unit: str) -> FloatArray:
     if num_samples < 3:
         return np.tile([[0.0], [1.0], [0.0], [0.0]], num_rows)
     is_finite_nt = np.isfinite(x_nt)
-    nonfinite_n = 1 - _share(is_finite_nt)
+    nonfinite_n = np.zeros(num_rows) if is_finite_nt.all() else 1 - _share(is_finite_nt)
     centred_nt = _centred(x_nt, is_finite_nt)
     std_n = np.sqrt(_mean_square(centred_nt))
     moves_n = std_n >= SMALLEST_STD[unit]
@@ -188,11 +183,13 @@ def _shares(x_nt: FloatArray, fs: float, unit: str) -> FloatArray:
 
 def _centred(x_nt: FloatArray, is_finite_nt: BoolArray) -> npt.NDArray[np.float32]:
     """Rows without their mean, non-finite samples at the mean."""
-    finite_nt = x_nt if is_finite_nt.all() else np.where(is_finite_nt, x_nt, 0)
-    known_n = np.maximum(np.count_nonzero(is_finite_nt, axis=1), 1)
+    is_whole = bool(is_finite_nt.all())
+    finite_nt = x_nt if is_whole else np.where(is_finite_nt, x_nt, 0)
+    known_n = x_nt.shape[1] if is_whole else np.maximum(np.count_nonzero(is_finite_nt, axis=1), 1)
     mean_n = (finite_nt.sum(axis=1) / known_n).astype(x_nt.dtype)
     centred_nt = np.asarray(finite_nt - mean_n[:, None], dtype=np.float32)
-    centred_nt[~is_finite_nt] = 0
+    if not is_whole:
+        centred_nt[~is_finite_nt] = 0
     return centred_nt
 
 
@@ -204,10 +201,17 @@ def _flat_share(x_nt: FloatArray, fs: float, smallest_step: float) -> FloatArray
 def _clipped_share(x_nt: FloatArray) -> FloatArray:
     lowest_n, highest_n = x_nt.min(axis=1, keepdims=True), x_nt.max(axis=1, keepdims=True)
     tolerance_n = CLIPPED_TOLERANCE * (highest_n - lowest_n)
-    share_n = np.zeros(len(x_nt))
-    for is_railed_nt in (x_nt <= lowest_n + tolerance_n, x_nt >= highest_n - tolerance_n):
-        share_n += _share(is_railed_nt[:, 2:] & is_railed_nt[:, 1:-1] & is_railed_nt[:, :-2])
-    return share_n
+    num_threes_n = _num_threes(x_nt <= lowest_n + tolerance_n) + _num_threes(x_nt >= highest_n - tolerance_n)
+    return np.asarray(num_threes_n / (x_nt.shape[1] - 2))
+
+
+def _num_threes(is_so_nt: BoolArray) -> IntArray:
+    """Places of each row from where on three in a row are so; fast where few are."""
+    num_rows, num_samples = is_so_nt.shape
+    place = np.flatnonzero(is_so_nt)
+    first = place[:-2][place[2:] - place[:-2] == 2]
+    row = first // num_samples
+    return np.bincount(row[first + 2 < (row + 1) * num_samples], minlength=num_rows)
 
 
 def _snr_db(x_nt: FloatArray, fs: float, unit: str) -> FloatArray:
@@ -216,7 +220,7 @@ def _snr_db(x_nt: FloatArray, fs: float, unit: str) -> FloatArray:
     curvature_nt = x_nt[:, 2 * lag :] - 2 * x_nt[:, lag:-lag] + x_nt[:, : -2 * lag]
     segments_nsk = _segments(curvature_nt, fs)
     energy_ns = np.einsum("nsk,nsk->ns", segments_nsk, segments_nsk) / segments_nsk.shape[2]
-    noise_n = np.maximum(np.median(energy_ns, axis=1) / 6, np.finfo(np.float32).tiny)
+    noise_n = np.maximum(_medians(energy_ns) / 6, np.finfo(np.float32).tiny)
     reach = max(1, min(round(0.04 * fs), x_nt.shape[1] - 1))
     signal_n = _mean_square(x_nt[:, reach:] - x_nt[:, :-reach]) / 2
     snr_n = _decibel(signal_n / noise_n)
@@ -226,6 +230,14 @@ def _snr_db(x_nt: FloatArray, fs: float, unit: str) -> FloatArray:
     if x_nt.shape[1] < SURELY_A_BEAT_S * fs:
         return lenient_n
     return np.asarray(np.maximum(snr_n, np.minimum(lenient_n, NO_SIGNAL_FACTOR * snr_n)))
+
+
+def _medians(x_ns: FloatArray) -> FloatArray:
+    """As ``np.median`` of each row, to the bit, in a tenth of its time."""
+    sorted_ns = np.sort(x_ns, axis=1)  # puts what is not a number at the end
+    middle = x_ns.shape[1] // 2
+    median_n = sorted_ns[:, middle - 1 + x_ns.shape[1] % 2 : middle + 1].mean(axis=1)
+    return np.asarray(np.where(np.isnan(sorted_ns[:, -1]), np.nan, median_n), x_ns.dtype)
 
 
 def _decibel(ratio_n: FloatArray) -> FloatArray:

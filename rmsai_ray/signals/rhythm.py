@@ -7,7 +7,6 @@ Shapes: N windows, T samples of a window; _n a few windows of equal length, _t s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -19,6 +18,8 @@ from scipy.signal import butter, sosfiltfilt
 # detect_heartbeats spends nine tenths of its time on filtering one signal at a time. Its compiled parts, fed
 # with all windows filtered at once, take a third; a test holds both to the same beats.
 from sleepecg.heartbeats import _squared_moving_integration, _thresholding
+
+from rmsai_ray.signals.blocks import equally_long
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Float32Array = npt.NDArray[np.float32]
@@ -36,8 +37,6 @@ LONGEST_LEAD_IN_S = 0.1
 """A longer flat stretch before the signal begins would spoil the learned thresholds, and is left out."""
 RELATIVE_FLOOR = 1e-6
 """Of a window's largest value: a QRS band below it is the rounding of a constant."""
-ROWS_AT_ONCE = 64
-"""Windows whose intermediate results still fit into a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -77,47 +76,47 @@ def rhythm(x_NT: FloatArray, num_samples_N: npt.NDArray[np.integer[Any]], fs: fl
     """
     rows, peaks = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     rms_N = np.zeros(len(x_NT), np.float32)
-    for some, x_nt in _equally_long(x_NT, num_samples_N):
-        rms_N[some] = x_nt.std(axis=1) if x_nt.shape[1] else 0
-        if x_nt.shape[1] < SHORTEST_S * fs or fs < LOWEST_FS_HZ:
+    places_N = np.arange(len(x_NT))
+    for some, length in equally_long(num_samples_N):
+        x_nt = x_NT[some, :length].astype(np.float64)
+        rms_N[some] = x_nt.std(axis=1) if length else 0
+        if length < SHORTEST_S * fs or fs < LOWEST_FS_HZ:
             continue
-        row, peak = np.nonzero(_beats(x_nt, fs))
-        rows.append(some[row])
+        row, peak = divmod(np.flatnonzero(_beats(x_nt, fs)), length)
+        rows.append(places_N[some][row])
         peaks.append(peak)
     row_B, peak_B = np.concatenate(rows), np.concatenate(peaks)
     order = np.argsort(row_B, kind="stable")
     return _statistics(row_B[order], peak_B[order] / fs, rms_N)
 
 
-def _equally_long(
-    x_NT: FloatArray, num_samples_N: npt.NDArray[np.integer[Any]]
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
-    """(indices, windows cut to their real samples), few at a time."""
-    lengths_N = np.asarray(num_samples_N)
-    for length in np.unique(lengths_N):
-        rows = np.flatnonzero(lengths_N == length)
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[first : first + ROWS_AT_ONCE]
-            yield some, x_NT[some, :length].astype(np.float64)
-
-
 def _beats(x_nt: npt.NDArray[np.float64], fs: float) -> BoolArray:
     """True at every R peak."""
-    lead_in_n = np.argmax(x_nt != x_nt[:, :1], axis=1)
-    is_late_n = lead_in_n > LONGEST_LEAD_IN_S * fs
+    starts_n = _late_starts(x_nt, fs)
+    is_late_n = starts_n > 0
+    if not is_late_n.any():
+        return _beats_from_start(x_nt, fs)
     beats_nt = np.zeros(x_nt.shape, np.bool_)
     beats_nt[~is_late_n] = _beats_from_start(x_nt[~is_late_n], fs)
     for row in np.flatnonzero(is_late_n):
-        start = lead_in_n[row]
+        start = starts_n[row]
         if x_nt.shape[1] - start >= SHORTEST_S * fs:
             beats_nt[row, start:] = _beats_from_start(x_nt[row : row + 1, start:], fs)[0]
     return beats_nt
 
 
+def _late_starts(x_nt: npt.NDArray[np.float64], fs: float) -> npt.NDArray[np.int64]:
+    """Where the signal of each row begins after a long flat stretch; 0 where it begins at once, or never."""
+    starts_n = np.zeros(len(x_nt), np.int64)
+    longest = int(LONGEST_LEAD_IN_S * fs)
+    rows = np.flatnonzero((x_nt[:, : longest + 1] == x_nt[:, :1]).all(axis=1))
+    starts_n[rows] = np.argmax(x_nt[rows] != x_nt[rows, :1], axis=1)
+    return starts_n
+
+
 def _beats_from_start(x_nt: npt.NDArray[np.float64], fs: float) -> BoolArray:
     """As :func:`_beats`, for windows whose signal begins at once."""
-    band_nt = np.ascontiguousarray(sosfiltfilt(_band_pass(fs), x_nt, axis=1))
-    band_nt *= np.where((band_nt * band_nt * band_nt).sum(axis=1) < 0, -1.0, 1.0)[:, None]
+    band_nt = _qrs_band(x_nt, fs)
     moves_n = np.abs(band_nt).max(axis=1) > RELATIVE_FLOOR * np.abs(x_nt).max(axis=1)
     beats_nt = np.zeros(x_nt.shape, np.bool_)
     width = int(INTEGRATION_S * fs)
@@ -125,6 +124,13 @@ def _beats_from_start(x_nt: npt.NDArray[np.float64], fs: float) -> BoolArray:
         slope_t = np.correlate(band_nt[row], SLOPE, mode="same")
         beats_nt[row] = _thresholding(band_nt[row], _squared_moving_integration(slope_t, width), fs)
     return beats_nt
+
+
+def _qrs_band(x_nt: npt.NDArray[np.float64], fs: float) -> npt.NDArray[np.float64]:
+    """The QRS band of each row, with its larger peaks upwards."""
+    band_nt = np.ascontiguousarray(sosfiltfilt(_band_pass(fs), x_nt, axis=1))
+    band_nt *= np.where((band_nt * band_nt * band_nt).sum(axis=1) < 0, -1.0, 1.0)[:, None]
+    return band_nt
 
 
 @cache

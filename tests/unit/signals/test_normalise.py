@@ -154,12 +154,13 @@ def test_filters_look_at_real_samples_only_and_at_one_row_at_a_time() -> None:
     assert Normaliser.from_json(normaliser.to_json()) == normaliser
 
 
-def test_moving_average_by_definition() -> None:
-    x_NT = np.random.default_rng(1).normal(size=(2, 20))
+@pytest.mark.parametrize("num_samples", [20, 7, 6, 3, 1])
+def test_moving_average_by_definition(num_samples: int) -> None:
+    x_NT = np.random.default_rng(1).normal(size=(2, num_samples))
 
     means_NT = moving_average(x_NT, 7)
 
-    expected = [[row[max(0, t - 3) : t + 4].mean() for t in range(20)] for row in x_NT]
+    expected = [[row[max(0, t - 3) : t + 4].mean() for t in range(num_samples)] for row in x_NT]
     np.testing.assert_allclose(means_NT, expected, atol=1e-12)
 
 

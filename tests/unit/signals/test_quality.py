@@ -123,6 +123,17 @@ def test_the_rate_hardly_matters(fs: float) -> None:
     assert assess(noise, windows.num_samples_N, fs, "mV").noise_N.all()
 
 
+def test_runs_of_three_on_the_rails_count_within_their_own_window_only() -> None:
+    rails = np.tile([1.0, 0.5, 1.0, 0.6, 0.4, 0.0, 0.0, 0.0, 0.0, 0.5], (3, 3))
+    rails[1] = 0.5 + 0.01 * np.arange(30)
+    rails[1, [0, 1, 28, 29]] = 2.0  # ends with a run that the next window goes on with
+    rails[2, :2] = 2.0
+    for company in (rails, rails[::-1], rails[1:]):
+        quality = assess_full(np.concatenate([company, rails[:1]]))
+        assert quality.clipped_N.tolist()[-1]
+    assert assess_full(rails).clipped_N.tolist() == [True, False, True]
+
+
 def test_missing_samples_are_flagged_and_cost_their_share(ecg: np.ndarray) -> None:
     holed = ecg[:2].copy()
     holed[0, 100:340] = np.nan
