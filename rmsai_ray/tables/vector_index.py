@@ -105,16 +105,20 @@ class _Sample:
     """Of the tenth nearest, by an exhaustive search."""
 
     def recall(self, dataset: Any, probes: int) -> float:
-        """Recall@10 with so many partitions; at least so high with 95 % confidence.
-
-        Counted with one query more that finds nothing, so that no sample, however small, proves perfection.
-        """
+        """Recall@10 with so many partitions; at least so high with 95 % confidence."""
         found_QK = _nearest(
             dataset, self.query_QE, self.row_Q, minimum_nprobes=probes, maximum_nprobes=probes
         )
-        share_Q = (found_QK <= self.distance_Q[:, None] + SAME_DISTANCE).mean(axis=1)
-        share_Q = np.append(share_Q, 0.0)
-        return float(share_Q.mean() - Z_95 * share_Q.std(ddof=1) / len(share_Q) ** 0.5)
+        return lower_bound((found_QK <= self.distance_Q[:, None] + SAME_DISTANCE).mean(axis=1))
+
+
+def lower_bound(share_Q: npt.NDArray[np.float64]) -> float:
+    """The mean share that a sample shows with 95 % confidence (normal approximation).
+
+    Counted with one query more that finds nothing, so that no sample, however small, proves perfection.
+    """
+    share_Q = np.append(share_Q, 0.0)
+    return float(share_Q.mean() - Z_95 * share_Q.std(ddof=1) / len(share_Q) ** 0.5)
 
 
 def _sample(dataset: Any, num_rows: int) -> _Sample:
