@@ -18,8 +18,10 @@ from h5py import h5t
 from rmsai_ray.archives.chunks import DEFLATE, SHUFFLE
 from rmsai_ray.archives.nodes import LONGEST_TEXT
 
-MOST_SHAPES: Final = 4096
-"""Remembered. An archive has a dozen."""
+MOST_SHAPES: Final = 1024
+"""Remembered of every kind. An archive has a dozen."""
+LONGEST_SHAPE: Final = 4096
+"""Bytes of what is remembered."""
 UNDEFINED: Final = 2**64 - 1
 
 _NIL, _SPACE, _TYPE, _FILL, _LAYOUT, _FILTERS, _ATTRIBUTE = 0x00, 0x01, 0x03, 0x05, 0x08, 0x0B, 0x0C
@@ -91,7 +93,7 @@ def dataset_at(raw: bytes, address: int) -> tuple[DatasetShape, int]:
     start = address + 16
     num_bytes = _PREFIX.unpack_from(raw, address)[3]
     header = raw[address : start + num_bytes]
-    if len(header) != 16 + num_bytes or num_bytes > 4096:
+    if len(header) != 16 + num_bytes or num_bytes > LONGEST_SHAPE:
         raise UnknownLayoutError("an object's header has an odd size")
     beginning = header[:56]  # down to the size of the type: what comes before the message of the layout
     place = _PLACES.get(beginning) or _guess_place(beginning, header)

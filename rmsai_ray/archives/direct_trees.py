@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Final
 
-from rmsai_ray.archives.direct_headers import MOST_SHAPES, UNDEFINED, UnknownLayoutError
+from rmsai_ray.archives.direct_headers import LONGEST_SHAPE, MOST_SHAPES, UNDEFINED, UnknownLayoutError
 from rmsai_ray.archives.nodes import decoded
 
 Link = tuple[int, int, bytes]
@@ -46,6 +46,7 @@ def links_of(raw: bytes, tree: int, heap: int) -> dict[str, Link]:
     names = raw[data : data + size]
     if head != b"HEAP\0\0\0\0" or len(names) != size:
         raise UnknownLayoutError("a group's heap of names is unusual")
+    names_at = _names if size <= LONGEST_SHAPE else _names.__wrapped__
     links: dict[str, Link] = {}
     for low, table, high in _tables(raw, tree):
         count = _SYMBOLS_HEADS.get(raw[table : table + 8])
@@ -55,7 +56,7 @@ def links_of(raw: bytes, tree: int, heap: int) -> dict[str, Link]:
         cached = fields[2::4]
         if max(cached) > 1:
             raise UnknownLayoutError("a group holds a soft link")
-        found = _names(names, free, low, fields[0::4], high)
+        found = names_at(names, free, low, fields[0::4], high)
         links.update(zip(found, zip(fields[1::4], cached, fields[3::4], strict=True), strict=True))
     return links
 

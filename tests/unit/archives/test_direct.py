@@ -99,7 +99,7 @@ def test_what_is_unusual_but_of_the_known_layout() -> None:
     def change(group: h5py.Group) -> None:
         samples = group["ecg/ECG1"][()]
         replace(group["ecg"], "ECG1", samples, chunks=(100,), compression="gzip", shuffle=True)
-        replace(group["ecg"], "ECG2", samples)
+        replace(group["ecg"], "ECG2", samples, track_times=True)
         replace(group["ecg"], "ECG3", samples.astype(np.float32), chunks=(2400,))
         replace(group["ecg"], "aVL", samples[:900], chunks=(400,), shuffle=True, maxshape=(None,))
         replace(group["ecg"], "aVF", np.arange(2400, dtype=np.int16), compression=1)
