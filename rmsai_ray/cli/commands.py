@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from rmsai_ray.cli.waveforms import Reconstruct, SignalFile
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.tables import queries, search, usage
 from rmsai_ray.tables.filters import WindowFilter
+from rmsai_ray.tables.index_segments import index_state
 from rmsai_ray.tables.lake import Lake
 
 WINDOW_COLUMNS = (
@@ -153,13 +154,21 @@ class Search(LakeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Storage(LakeOptions):
-    """Bytes per row of every table, embeddings and the rest apart."""
+    """Bytes per row of every table, embeddings and the rest apart; and the state of the vector index."""
 
     def answer(self) -> Answer:
-        """One row a store and table."""
+        """One row a store and table; the index on its own."""
         lake = self.open()
         found = usage.storage(lake)
-        return _rows("storage", lake, found, tuple(found.columns))
+        answer = _rows("storage", lake, found, tuple(found.columns))
+        if "lancedb" not in set(found["store"]):
+            return answer
+        index = asdict(index_state(lake.vector_dataset()))
+        return replace(
+            answer,
+            data={**answer.data, "vector_index": index},
+            tables={**answer.tables, "vector index": pd.DataFrame([index])},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,33 @@ class IndexNote:
         return NOTE_FORMAT.format(probes=self.probes, recall=self.recall, rows=self.num_rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class IndexState:
+    """How what is nearest is found where no filter is given."""
+
+    num_rows: int
+    num_unindexed: int
+    """Rows that every search compares one by one; all of them where there is no index."""
+    probes: int | None
+    """Partitions of the index that a search for ten looks at; None without an index."""
+    recall: float
+    """Recall@10, measured; at least so high with 95 % confidence. 1 without an index."""
+    measured_rows: int | None
+    """Rows of the table when it was measured; None without an index."""
+
+
+def index_state(dataset: Any) -> IndexState:
+    """What is known of the index of a Lance dataset's embeddings."""
+    num_rows, note = dataset.count_rows(), find_note(dataset)
+    return IndexState(
+        num_rows=num_rows,
+        num_unindexed=count_unindexed(dataset) if note else num_rows,
+        probes=note.probes if note else None,
+        recall=note.recall if note else 1.0,
+        measured_rows=note.num_rows if note else None,
+    )
+
+
 def read_note(names: Iterable[str]) -> IndexNote | None:
     """The note among the names of a table's vector indices; None where there is none, or another index, too,
     which Lance might use instead.

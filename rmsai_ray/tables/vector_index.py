@@ -21,12 +21,13 @@ from rmsai_ray.tables.index_segments import (
     COLUMN,
     METRIC,
     IndexNote,
+    IndexState,
     absorb,
     all_segments,
     build_segment,
     commit_segment,
-    count_unindexed,
     find_note,
+    index_state,
     vector_indices,
 )
 from rmsai_ray.tables.vectors import VectorTable
@@ -49,16 +50,9 @@ Measure = Callable[[int], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexReport:
-    """How a table is searched."""
+class IndexReport(IndexState):
+    """How a table is searched from now on."""
 
-    num_rows: int
-    num_unindexed: int
-    """Rows that every search compares one by one."""
-    probes: int | None
-    """Partitions that a search looks at; None where there is no index, since none pays."""
-    recall: float
-    """Recall@10, measured; at least so high with 95 % confidence. 1 without an index."""
     built: bool
     """Whether the index is new."""
 
@@ -84,14 +78,13 @@ def ensure_index(
     dataset = vectors.open()
     num_rows, note = dataset.count_rows(), find_note(dataset)
     if num_rows < min_rows and not vector_indices(dataset):
-        return IndexReport(num_rows=num_rows, num_unindexed=num_rows, probes=None, recall=1.0, built=False)
+        return _report(dataset, built=False)
     sample = _sample(dataset, num_rows)
     if note and num_rows <= MAX_GROWTH * note.num_rows:
         dataset = absorb(dataset, note)
         if sample.recall(dataset, note.probes) >= target_recall:
-            return _report(dataset, note, built=False)
-    note = _build(vectors.uri, dataset, sample, target_recall)
-    return _report(vectors.open(), note, built=True)
+            return _report(dataset, built=False)
+    return _report(_build(vectors.uri, dataset, sample, target_recall), built=True)
 
 
 @dataclass(frozen=True)
@@ -147,7 +140,7 @@ def _nearest(
     return np.sort(distance_QK, axis=1)[:, :K]
 
 
-def _build(uri: str, dataset: Any, sample: _Sample, target_recall: float) -> IndexNote:
+def _build(uri: str, dataset: Any, sample: _Sample, target_recall: float) -> Any:
     """Trains an index, measures it where nobody sees it, and brings it into use in place of all others."""
     fragments = [fragment.fragment_id for fragment in dataset.get_fragments()]
     num_rows, others = dataset.count_rows(), all_segments(dataset)
@@ -168,9 +161,8 @@ def _build(uri: str, dataset: Any, sample: _Sample, target_recall: float) -> Ind
             "wanted: it is not used, and searches go on as before"
         )
     note = IndexNote(probes=probes, recall=recall, num_rows=num_rows)
-    commit_segment(dataset, replace(segment, name=note.name), removed=others)
     log.info("index built", extra={"fields": {**asdict(note), "partitions": num_partitions}})
-    return note
+    return commit_segment(dataset, replace(segment, name=note.name), removed=others)
 
 
 def _fewest_probes(measure: Measure, num_partitions: int, target_recall: float) -> tuple[int, float]:
@@ -189,11 +181,5 @@ def _fewest_probes(measure: Measure, num_partitions: int, target_recall: float) 
     return probes, recall
 
 
-def _report(dataset: Any, note: IndexNote, *, built: bool) -> IndexReport:
-    return IndexReport(
-        num_rows=dataset.count_rows(),
-        num_unindexed=count_unindexed(dataset),
-        probes=note.probes,
-        recall=note.recall,
-        built=built,
-    )
+def _report(dataset: Any, *, built: bool) -> IndexReport:
+    return IndexReport(**asdict(index_state(dataset)), built=built)

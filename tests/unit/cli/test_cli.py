@@ -135,7 +135,11 @@ def test_lake_with_several_models_lists_them(built: BuiltLake, capsys: pytest.Ca
 
 
 def test_storage(rmsai: Rmsai) -> None:
-    found = answer(rmsai, "storage")["storage"]
+    whole = answer(rmsai, "storage")
+    assert whole["vector_index"] == {
+        "num_rows": 48, "num_unindexed": 48, "probes": None, "recall": 1.0, "measured_rows": None
+    }  # fmt: skip
+    found = whole["storage"]
     assert {(row["store"], row["table"]) for row in found} >= {("parquet", "windows"), ("parquet", "events")}
     assert all(row["num_bytes"] > 0 for row in found)
 
