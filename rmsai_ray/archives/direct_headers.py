@@ -90,31 +90,30 @@ def dataset_at(raw: bytes, address: int) -> tuple[DatasetShape, int]:
         UnknownLayoutError: it is of no known kind.
         struct.error, OverflowError: it lies outside the bytes.
     """
-    start = address + 16
-    num_bytes = _PREFIX.unpack_from(raw, address)[3]
-    header = raw[address : start + num_bytes]
-    if len(header) != 16 + num_bytes or num_bytes > LONGEST_SHAPE:
-        raise UnknownLayoutError("an object's header has an odd size")
-    beginning = header[:56]  # down to the size of the type: what comes before the message of the layout
-    place = _PLACES.get(beginning) or _guess_place(beginning, header)
+    beginning = raw[address : address + 56]  # down to the size of the type, before the message of the layout
+    place, end = _PLACES.get(beginning) or _guess_place(raw, address, beginning)
     try:
-        shape = _dataset_shape(header[:place], header[place + 8 :])
+        shape = _dataset_shape(raw[address : address + place], raw[address + place + 8 : address + end])
     except UnknownLayoutError:
-        place = _guess_place(beginning, header)  # another kind of header may begin in the same way
-        shape = _dataset_shape(header[:place], header[place + 8 :])
-    return shape, _ADDRESS.unpack_from(header, place)[0]
+        place, end = _guess_place(raw, address, beginning)  # another kind of header may begin in the same way
+        shape = _dataset_shape(raw[address : address + place], raw[address + place + 8 : address + end])
+    return shape, _ADDRESS.unpack_from(raw, address + place)[0]
 
 
 _ADDRESS: Final = struct.Struct("<Q")
-_PLACES: Final[dict[bytes, int]] = {}
-"""Where in a header the address of the content lies, by the header's beginning: a guess that is checked."""
+_PLACES: Final[dict[bytes, tuple[int, int]]] = {}
+"""Where in a header the content's address lies, and its end, by its beginning: a guess that is checked."""
 
 
-def _guess_place(beginning: bytes, header: bytes) -> int:
+def _guess_place(raw: bytes, address: int, beginning: bytes) -> tuple[int, int]:
+    num_bytes = 16 + _PREFIX.unpack_from(beginning)[3]
+    if num_bytes > LONGEST_SHAPE:
+        raise UnknownLayoutError("an object's header has an odd size")
     if len(_PLACES) >= MOST_SHAPES:
         _PLACES.clear()
-    place = _PLACES[beginning] = _place_of_address(header)
-    return place
+    place = _place_of_address(raw[address : address + num_bytes])
+    _PLACES[beginning] = place, num_bytes
+    return place, num_bytes
 
 
 def group_at(raw: bytes, address: int) -> GroupShape:
@@ -214,6 +213,8 @@ def _add_attribute(
 ) -> None:
     _, name_bytes, type_bytes, space_bytes = _ATTRIBUTE_SIZES.unpack_from(content, body)
     header_bytes = 8 + sum(-(-n // 8) * 8 for n in (name_bytes, type_bytes, space_bytes))
+    if header_bytes > LONGEST_SHAPE:
+        raise UnknownLayoutError("an attribute with an odd name or type")
     name, kind = _attribute_kind(content[body : body + header_bytes])
     if size != header_bytes + -(-kind.size // 8) * 8 or name in attributes:
         raise UnknownLayoutError(f"attribute {name} has an odd size, or comes twice")
