@@ -21,6 +21,8 @@ FREE_ALLOWANCE: Final = 1 << 26
 """Decoded bytes that any file may have, however small."""
 LARGEST_CHUNK_BYTES: Final = 1 << 31
 
+Content = bytes | bytearray | memoryview
+
 DEFLATE: Final = 1
 SHUFFLE: Final = 2
 """HDF5's numbers of the filters."""
@@ -48,7 +50,7 @@ class Allowance:
 
 
 def decode_chunk(
-    stored: bytes, mask: int, filters: tuple[int, ...], num_samples: int, dtype: np.dtype[Any]
+    stored: Content, mask: int, filters: tuple[int, ...], num_samples: int, dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
     """Undoes the filters in reverse order; bit i of ``mask`` says that filter i was left out.
 
@@ -56,7 +58,7 @@ def decode_chunk(
         UnreadableError: what comes out has not the declared size.
     """
     num_bytes = num_samples * dtype.itemsize
-    content: bytes | bytearray = stored
+    content = stored
     for i in reversed(range(len(filters))):
         if mask >> i & 1:
             continue
@@ -67,7 +69,7 @@ def decode_chunk(
     return np.frombuffer(content, dtype)
 
 
-def inflate(stored: bytes | bytearray, num_bytes: int) -> bytearray:
+def inflate(stored: Content, num_bytes: int) -> bytearray:
     """At most ``num_bytes`` from a zlib stream.
 
     Raises:
@@ -82,7 +84,7 @@ def inflate(stored: bytes | bytearray, num_bytes: int) -> bytearray:
         raise UnreadableError(detail) from error
 
 
-def unshuffle(stored: bytes | bytearray, itemsize: int) -> bytes:
+def unshuffle(stored: Content, itemsize: int) -> bytes:
     """Bytes of equal weight lay together, and come back into their numbers.
 
     Raises:

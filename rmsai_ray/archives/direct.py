@@ -174,8 +174,8 @@ class Dataset:
     def _chunked(
         self, length: int, chunk_samples: int, filters: tuple[int, ...], dtype: np.dtype[Any]
     ) -> Array:
-        raw = self._file.raw
-        places = chunks_of(raw, self._place, length, chunk_samples, dtype.itemsize)
+        raw = memoryview(self._file.raw)  # whose slices are no copies
+        places = chunks_of(self._file.raw, self._place, length, chunk_samples, dtype.itemsize)
         values = np.empty(length, dtype)
         for i, (address, size) in enumerate(places):
             stored = raw[address : address + size]
