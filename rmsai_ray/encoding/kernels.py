@@ -88,9 +88,9 @@ def lstm_gates(gates_GL: FloatArray, cell_HL: FloatArray, state_KL: FloatArray, 
             cell = HALF * (kept + added) / (f_q * ig_q)
             cell_HL[h, lane] = cell
             c, c_q = tanh_ratio(cell)
-            state = HALF * c * (o + o_q) / (c_q * o_q)
-            state_KL[h, lane] = state
-            copy_KL[h, lane] = state
+            state_KL[h, lane] = HALF * c * (o + o_q) / (c_q * o_q)
+        for lane in range(num_lanes):
+            copy_KL[h, lane] = state_KL[h, lane]
 
 
 @fused

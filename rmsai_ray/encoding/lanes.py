@@ -12,9 +12,9 @@ model's shapes, when it is loaded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -169,14 +169,14 @@ class Lanes:
 
 
 def usable_lanes(matrices: Iterable[FloatArray], most_windows: int) -> list[Lanes]:
-    """Widths that fit into the cache, narrowest first, with their usable lanes.
+    """Widths of which a step's largest product fits into the cache, narrowest first, with their usable lanes.
 
     Raises:
         RmsaiError: the matrix library gives no two lanes the same bits.
     """
     shapes = sorted({matrix.shape for matrix in matrices})
     most_rows = max(rows for rows, _ in shapes)
-    most = min(most_windows, cache_bytes() // 2 // (4 * most_rows))
+    most = min(most_windows, cache_bytes() // (4 * most_rows))
     widths = [width for width in WIDTHS if width <= max(most, WIDTHS[0])]
     is_same = {width: np.ones(width, np.bool_) for width in widths}
     random = np.random.default_rng(0)
@@ -200,8 +200,8 @@ def _around_the_middle(is_same_L: npt.NDArray[np.bool_]) -> Lanes:
 
 
 def cache_bytes() -> int:
-    """The second-level cache of a core."""
-    try:
-        return os.sysconf("SC_LEVEL2_CACHE_SIZE") or DEFAULT_CACHE_BYTES
-    except (ValueError, OSError):
-        return DEFAULT_CACHE_BYTES
+    """The second-level cache of a core, as Linux tells it."""
+    for place in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        if (place / "level").read_text().strip() == "2":
+            return int((place / "size").read_text().strip().removesuffix("K")) << 10
+    return DEFAULT_CACHE_BYTES
