@@ -8,7 +8,7 @@ are not in the table. The hard case is isotropic Gaussian noise, which has no st
 use; no model's embeddings look so.
 
 Two things are timed, warm, each against the same with a scan instead of the index, interleaved: finding the
-ten nearest rows, and :func:`rmsai_ray.tables.search.similar`, which also fetches fourteen columns of them.
+ten nearest rows, and :func:`rmsai_ray.tables.search.similar`, which also fetches thirteen columns of them.
 The peer is LanceDB's index with its own defaults. Recall is counted against numpy over all rows.
 """
 

@@ -28,7 +28,6 @@ COLUMNS = (
     "anomaly_status",
     "anomaly_type",
     "archive_id",
-    "model_id",
 )
 
 MEASURED_K = 10
@@ -51,12 +50,13 @@ def similar(
         query: a window of the lake by a name that :func:`~rmsai_ray.tables.queries.find_window` knows, itself
             left out; or a float32 embedding (E,) that the lake's model made.
         k: how many at most.
-        where: only windows that it lets through; applied before the search, so that ``k`` of them come back.
+        where: only windows that it lets through; each of them is compared, so that ``k`` come back, the right
+            ones.
         min_similarity: cosine similarity that a window must have, −1 to 1.
         exact: compare with every window even where there is an index.
 
     Returns:
-        ``rank`` (from 1), ``similarity`` (1 − cosine distance), and :data:`COLUMNS`.
+        ``rank`` (from 1), ``similarity`` (1 − cosine distance), :data:`COLUMNS`, and ``model_id``.
 
     Raises:
         ConfigError: no such window, or several; or an embedding of another length or without direction.
@@ -81,6 +81,7 @@ def similar(
         prefilter=True,
         nearest={"column": COLUMN, "q": query, "k": wanted, "metric": METRIC, **how},
     ).to_pandas()
+    found["model_id"] = lake.model_id  # a column of one value is slow to fetch from, and known
     return _ranked(found[found["window_id"] != own_id].head(k), min_similarity)
 
 

@@ -71,7 +71,7 @@ def ensure_index(
         min_rows: a smaller table is searched without an index, which is exact.
 
     Raises:
-        LakeError: the new index does not reach the target; the old one stays in use.
+        LakeError: the new index does not reach the target, or cannot be measured; the old one stays in use.
     """
     if not 0 < target_recall < 1:
         raise ConfigError("target_recall", target_recall, "is not between 0 and 1", "Give e.g. 0.99.")
@@ -119,6 +119,10 @@ def _sample(dataset: Any, num_rows: int) -> _Sample:
     rows = dataset.take(np.sort(places).tolist(), columns=[COLUMN, "_rowid"])
     query_QE = np.stack(rows[COLUMN].to_numpy()).astype(np.float32)
     usable_Q = np.isfinite(query_QE).all(axis=1) & query_QE.any(axis=1)
+    if not usable_Q.any():
+        raise LakeError(
+            f"of {len(usable_Q)} embeddings of {dataset.uri} none has a direction: check the model"
+        )
     query_QE, row_Q = query_QE[usable_Q], rows["_rowid"].to_numpy()[usable_Q]
     return _Sample(query_QE, row_Q, _nearest(dataset, query_QE, row_Q, use_index=False)[:, -1])
 

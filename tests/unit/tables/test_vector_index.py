@@ -279,6 +279,14 @@ def test_copies_and_flat_lines_do_not_disturb_the_measurement(table: VectorTable
     assert ensure_index(table, min_rows=1).recall >= 0.99
 
 
+def test_embeddings_without_direction_cannot_be_measured(tmp_path: Path) -> None:
+    table = VectorTable(str(tmp_path), MODEL, DIM)
+    table.ensure_exists()
+    publish(table, "zero", np.zeros((300, DIM), np.float32))
+    with pytest.raises(LakeError, match="none has a direction"):
+        ensure_index(table, min_rows=1)
+
+
 def test_no_sample_proves_perfection() -> None:
     """All found: as sure as the number of queries allows."""
     for num_queries, least, most in ((50, 0.9, 0.97), (NUM_QUERIES, 0.997, 0.999)):
