@@ -121,7 +121,7 @@ def _sample(dataset: Any, num_rows: int) -> _Sample:
     usable_Q = np.isfinite(query_QE).all(axis=1) & query_QE.any(axis=1)
     if not usable_Q.any():
         raise LakeError(
-            f"of {len(usable_Q)} embeddings of {dataset.uri} none has a direction: check the model"
+            f"of {len(query_QE)} embeddings of {dataset.uri} none has a direction: check the model"
         )
     query_QE, row_Q = query_QE[usable_Q], rows["_rowid"].to_numpy()[usable_Q]
     return _Sample(query_QE, row_Q, _nearest(dataset, query_QE, row_Q, use_index=False)[:, -1])
