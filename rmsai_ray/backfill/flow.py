@@ -150,8 +150,9 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
 
 def listed_by_status(listing: pa.Table, manifest: Manifest) -> dict[str, int]:
     """committed, skipped and quarantined archives of the listing; they add up to it."""
-    listed = pc.is_in(manifest.rows["uri"], value_set=listing["uri"].combine_chunks())
-    counted = manifest.rows.filter(listed)["status"].value_counts()
+    known = manifest.columns(["uri", "status"])
+    listed = pc.is_in(known["uri"], value_set=listing["uri"].combine_chunks())
+    counted = known.filter(listed)["status"].value_counts()
     return {each["values"]: each["counts"] for each in counted.to_pylist()}
 
 

@@ -8,20 +8,22 @@ it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.ledger import LedgerEntry
-from rmsai_ray.tables.parts import to_parquet
+from rmsai_ray.tables.parts import ROWS_PER_GROUP, write_parquet
 
 FOLDED_UNITS = b"rmsai_folded_units"
 
@@ -38,15 +40,62 @@ LISTING = pa.schema(
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows of :data:`schemas.ARCHIVES` for one model, and the units that the last fold brought in."""
+    """Rows of :data:`schemas.ARCHIVES` for one model, by URI, and the units that the last fold brought in.
 
-    rows: pa.Table = field(default_factory=schemas.ARCHIVES.empty_table)
-    folded_units: frozenset[str] = frozenset()
+    It is held as the object that it is in the lake, some 25 bytes an archive, and decoded a page at a time.
+    """
+
+    content: bytes = b""
+    """A Parquet file; none where nothing was ever folded."""
+
+    @staticmethod
+    def of(pages: Iterable[pa.Table], folded_units: Iterable[str] = ()) -> Manifest:
+        """The manifest of rows that come in the order of their URIs."""
+        folded = json.dumps(sorted(folded_units)).encode()
+        schema = schemas.ARCHIVES.with_metadata({**schemas.ARCHIVES.metadata, FOLDED_UNITS: folded})
+        return Manifest(write_parquet(schema, (page.cast(schema) for page in _full_pages(pages))))
+
+    @property
+    def rows(self) -> pa.Table:
+        """All of it, decoded."""
+        return self.columns(schemas.ARCHIVES.names)
+
+    def columns(self, names: list[str]) -> pa.Table:
+        """Some columns of all rows."""
+        schema = pa.schema([schemas.ARCHIVES.field(name) for name in names], schemas.ARCHIVES.metadata)
+        return pa.concat_tables([schema.empty_table(), *self.pages(names)])
+
+    def pages(self, names: list[str] | None = None) -> Iterator[pa.Table]:
+        """The rows in their order, a few ten thousand at a time."""
+        if not self.content:
+            return
+        file = pq.ParquetFile(pa.BufferReader(self.content))
+        names = names or schemas.ARCHIVES.names
+        schema = pa.schema([schemas.ARCHIVES.field(name) for name in names], schemas.ARCHIVES.metadata)
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=names, use_threads=False).cast(schema)
+
+    @property
+    def folded_units(self) -> frozenset[str]:
+        """The units of the last fold."""
+        metadata = pq.read_schema(pa.BufferReader(self.content)).metadata if self.content else {}
+        return frozenset(json.loads(metadata.get(FOLDED_UNITS, b"[]")))
 
     @property
     def unit_ids(self) -> set[str]:
         """Units that hold rows of some archive."""
-        return set(self.rows["unit_id"].unique().to_pylist())
+        return set(self.columns(["unit_id"])["unit_id"].unique().to_pylist())
+
+
+def _full_pages(pages: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows, :data:`ROWS_PER_GROUP` at a time."""
+    waiting = schemas.ARCHIVES.empty_table()
+    for page in pages:
+        waiting = pa.concat_tables([waiting, page])
+        while waiting.num_rows > ROWS_PER_GROUP:
+            yield waiting.slice(0, ROWS_PER_GROUP)
+            waiting = waiting.slice(ROWS_PER_GROUP)
+    yield waiting
 
 
 def manifest_key(model_id: str) -> str:
@@ -63,17 +112,14 @@ def load_manifest(store: Store, model_id: str) -> Manifest:
     content = store.find(manifest_key(model_id))
     if content is None:
         return Manifest()
-    table = pq.read_table(pa.BufferReader(content), partitioning=None)
-    schemas.check_version(table.schema, schemas.ARCHIVES, manifest_key(model_id))
-    folded = (table.schema.metadata or {}).get(FOLDED_UNITS, b"[]")
-    return Manifest(table.cast(schemas.ARCHIVES), frozenset(json.loads(folded)))
+    found = pq.read_schema(pa.BufferReader(content))
+    schemas.check_version(found, schemas.ARCHIVES, manifest_key(model_id))
+    return Manifest(content)
 
 
 def save_manifest(store: Store, model_id: str, manifest: Manifest) -> None:
     """Writes the manifest with one atomic put."""
-    folded = json.dumps(sorted(manifest.folded_units)).encode()
-    metadata = {**(schemas.ARCHIVES.metadata or {}), FOLDED_UNITS: folded}
-    store.put(manifest_key(model_id), to_parquet(manifest.rows.replace_schema_metadata(metadata)))
+    store.put(manifest_key(model_id), manifest.content)
 
 
 def difference(listing: pa.Table, manifest: Manifest, run_id: str, *, retry: bool) -> pa.Table:
@@ -94,6 +140,7 @@ def difference(listing: pa.Table, manifest: Manifest, run_id: str, *, retry: boo
         ``previous_archive_id`` (its content then, where the options were the same), and
         ``same_size_ids`` (contents of that size that the lake holds under other names). Sorted by URI.
     """
+    unsettled = _unsettled(listing, manifest, run_id, retry=retry)
     return _query(
         """
         WITH changed AS (
@@ -121,9 +168,37 @@ def difference(listing: pa.Table, manifest: Manifest, run_id: str, *, retry: boo
         ORDER BY t.uri
         """,
         {"run_id": run_id, "retry": retry},
-        listing=listing,
-        manifest=manifest.rows,
+        listing=unsettled,
+        manifest=_related(manifest, unsettled),
     )
+
+
+def _unsettled(listing: pa.Table, manifest: Manifest, run_id: str, *, retry: bool) -> pa.Table:
+    """Without the archives that their own row of the manifest settles: nearly all of them, on most days."""
+    final = pa.array(["committed"] if retry else ["committed", "quarantined"])
+    settled_L = np.zeros(listing.num_rows, np.bool_)
+    for page in manifest.pages(["uri", "size", "etag", "run_id", "status"]):
+        row_L = pc.index_in(listing["uri"], value_set=page["uri"].combine_chunks())
+        listed = np.flatnonzero(pc.is_valid(row_L))
+        here, there = listing.take(listed), page.take(row_L.drop_null())
+        same = reduce(pc.and_, (pc.equal(here[name], there[name]) for name in ("size", "etag")))
+        ours = pc.and_(pc.equal(there["run_id"], run_id), pc.is_in(there["status"], value_set=final))
+        settled_L[listed] = pc.and_(same, ours)
+    return listing.filter(pa.array(~settled_L))
+
+
+def _related(manifest: Manifest, listing: pa.Table) -> pa.Table:
+    """The rows of listed archives, and of all that may have the same content as one of them."""
+    pages = (
+        page.filter(pc.or_(_is_in(page["uri"], listing["uri"]), _is_in(page["size"], listing["size"])))
+        for page in manifest.pages()
+    )
+    return pa.concat_tables([schemas.ARCHIVES.empty_table(), *pages])
+
+
+def _is_in(column: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether each value is among others; null never is."""
+    return pc.is_in(column, value_set=values.combine_chunks(), skip_nulls=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +219,8 @@ def fold(manifest: Manifest, entries: Iterable[LedgerEntry], run_id: str) -> Fol
     """
     entries = list(entries)
     new = entry_rows(entries)
+    touched = (page.filter(_touched(page, new)) for page in manifest.pages())
+    old = pa.concat_tables([schemas.ARCHIVES.empty_table(), *touched])
     rows = _query(
         """
         WITH latest AS (
@@ -174,7 +251,7 @@ def fold(manifest: Manifest, entries: Iterable[LedgerEntry], run_id: str) -> Fol
         ORDER BY uri
         """,
         {"run_id": run_id},
-        manifest=manifest.rows,
+        manifest=old,
         new=new,
     )
     evictions = _query(
@@ -188,12 +265,28 @@ def fold(manifest: Manifest, entries: Iterable[LedgerEntry], run_id: str) -> Fol
         WHERE status IN ('committed', 'quarantined')
         ORDER BY ALL
         """,
-        manifest=manifest.rows,
+        manifest=old,
         new=new,
         result=rows,
     )
-    folded = frozenset(entry.unit_id for entry in entries)
-    return Fold(manifest=Manifest(rows.cast(schemas.ARCHIVES), folded), evictions=evictions)
+    untouched = (page.filter(pc.invert(_touched(page, new))) for page in manifest.pages())
+    pages = _merged(untouched, rows.cast(schemas.ARCHIVES))
+    return Fold(manifest=Manifest.of(pages, (entry.unit_id for entry in entries)), evictions=evictions)
+
+
+def _touched(rows: pa.Table, new: pa.Table) -> pa.ChunkedArray:
+    """Rows that a fold may change: of the same URI or content as a new one."""
+    return pc.or_(_is_in(rows["uri"], new["uri"]), _is_in(rows["archive_id"], new["archive_id"]))
+
+
+def _merged(pages: Iterable[pa.Table], rows: pa.Table) -> Iterator[pa.Table]:
+    """Two sequences of rows as one, each in the order of the URIs."""
+    for page in pages:
+        if page.num_rows:
+            is_due = pc.less(rows["uri"], page["uri"][-1])
+            yield pa.concat_tables([page, rows.filter(is_due)]).sort_by("uri")
+            rows = rows.filter(pc.invert(is_due))
+    yield rows
 
 
 def entry_rows(entries: Iterable[LedgerEntry]) -> pa.Table:

@@ -37,17 +37,23 @@ def part_key(table: str, model_id: str, name: str, period: str | None = None) ->
 
 def to_parquet(table: pa.Table) -> bytes:
     """The table as one Parquet file; the encoding of a column follows from what its values are like."""
+    return write_parquet(table.schema, [table])
+
+
+def write_parquet(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
+    """Tables one after the other as one Parquet file, at least one row group each."""
     sink = pa.BufferOutputStream()
-    dictionaries, encodings = _encodings(table.schema)
-    pq.write_table(
-        table,
+    dictionaries, encodings = _encodings(schema)
+    with pq.ParquetWriter(
         sink,
+        schema,
         compression="zstd",
         compression_level=1,
         use_dictionary=dictionaries,
         column_encoding=encodings,
-        row_group_size=ROWS_PER_GROUP,
-    )
+    ) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
     return bytes(sink.getvalue())
 
 

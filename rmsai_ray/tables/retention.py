@@ -100,7 +100,8 @@ def _merge_into(store: Store, key: str, rows: pa.Table) -> None:
 
 def _committed(table: pa.Table, manifest: Manifest) -> pa.Table:
     """The rows that the manifest still wants."""
-    committed = manifest.rows.filter(pc.equal(manifest.rows["status"], "committed"))
+    known = manifest.columns(["unit_id", "archive_id", "status"])
+    committed = known.filter(pc.equal(known["status"], "committed"))
     return table.filter(pc.is_in(_row_keys(table), value_set=_row_keys(committed)))
 
 
