@@ -40,7 +40,7 @@ Z_95 = 1.645
 SAME_DISTANCE = 1e-6
 """Cosine distances of float32 that differ less are the same: copies of a window are as good as each other."""
 PAYS_FROM_ROWS = 50_000
-"""Below it comparing with every row takes no longer than what else a search does."""
+"""Below it comparing with every row takes less than fetching what is found."""
 MAX_GROWTH = 2
 """A table that has grown more since its index was trained gets a new one, with more partitions."""
 

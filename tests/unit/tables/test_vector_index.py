@@ -212,6 +212,13 @@ def test_new_rows_are_found_before_and_after_they_are_absorbed(
     assert table.count_rows() == ROWS + 8 * 60
 
 
+def test_an_open_lake_sees_what_is_published_later(table: VectorTable) -> None:
+    lake, query = Lake(str(Path(table.uri).parents[1]), MODEL), embeddings(1, 3)[0]
+    assert similar(lake, query)["window_id"].iloc[0] != "c/0"
+    publish(table, "c", embeddings(1, 3))
+    assert similar(lake, query)["window_id"].iloc[0] == "c/0"
+
+
 def test_few_new_rows_cost_no_commit(table: VectorTable) -> None:
     ensure_index(table, min_rows=1)
     publish(table, "c", embeddings(60, 3))
