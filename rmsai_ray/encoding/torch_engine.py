@@ -53,7 +53,7 @@ class TorchEngine:
         self._copying: torch.cuda.Stream | None = None
         if self._device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-            self._copying = torch.cuda.Stream(self._device)
+            self._copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             batch_windows = batch_windows or self._batch_from_memory()
         self.batch_windows = batch_windows or DEFAULT_BATCH_WINDOWS
 
