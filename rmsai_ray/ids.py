@@ -27,12 +27,25 @@ def window_id(
 
     The first 48 bits of the archive id make it unique where the same patient and month lie in two archives.
     """
-    return f"{patient_id}_{period}/{event_id}/{lead}/{start_sample}@{archive_id[:12]}"
+    before, after = window_id_around_start(patient_id, period, event_id, lead, archive_id)
+    return f"{before}{start_sample}{after}"
+
+
+def window_id_around_start(
+    patient_id: str, period: str, event_id: str, lead: str, archive_id: str
+) -> tuple[str, str]:
+    """What the windows of one lead of one event share: the text before and after the start sample."""
+    return f"{patient_id}_{period}/{event_id}/{lead}/", f"@{archive_id[:12]}"
 
 
 def chunk_id(stem: str, event_id: str, lead_number: int, start_sample: int) -> str:
     """The source documents' name of a window: ``chunk_<file stem>_<event><lead number>_<start>``."""
-    return f"chunk_{stem}_{event_digits(event_id)}{lead_number}_{start_sample}"
+    return f"{chunk_id_before_start(stem, event_id, lead_number)}{start_sample}"
+
+
+def chunk_id_before_start(stem: str, event_id: str, lead_number: int) -> str:
+    """What the windows of one lead of one event share of their chunk ids."""
+    return f"chunk_{stem}_{event_digits(event_id)}{lead_number}_"
 
 
 def seed_chunk_id(event_id: str, lead_number: int) -> str:

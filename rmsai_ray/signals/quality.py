@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import compress, product
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,14 @@ class Quality:
     noise_N: BoolArray
     score_N: npt.NDArray[np.float32]
 
+    @property
+    def raised_NF(self) -> BoolArray:  # noqa: N802
+        """The flags as one array, in the order of :data:`FLAGS`."""
+        return np.stack([self.nan_N, self.flat_N, self.clipped_N, self.noise_N], axis=1)
+
     def flag_names(self) -> list[list[str]]:
         """The raised flags of each window, in the order of :data:`FLAGS`."""
-        names = [list(compress(FLAGS, raised)) for raised in product((False, True), repeat=len(FLAGS))]
-        code_N = self.nan_N * 8 + self.flat_N * 4 + self.clipped_N * 2 + self.noise_N * 1
-        return [names[code] for code in code_N.tolist()]
+        return [list(compress(FLAGS, raised)) for raised in self.raised_NF.tolist()]
 
 
 def fill_gaps(x_T: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], BoolArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ def resample_mask(mask_T: npt.NDArray[np.bool_], fs_in: float, fs_out: float) ->
     return np.asarray(out_T, dtype=np.bool_)
 
 
+@lru_cache(maxsize=64)
 def rate_ratio(fs_in: float, fs_out: float) -> Fraction:
     """``fs_out / fs_in`` as a fraction of small terms (360 → 200 Hz is 5/9).
 

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +15,26 @@ from rmsai_ray.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Windows:
-    """N windows of T samples each, cut from one signal."""
+class WindowPlaces:
+    """Where the N windows of one signal lie."""
 
-    samples_NT: npt.NDArray[np.float32]
-    """In the signal's unit. Only the first ``num_samples_N`` of a row are real, the rest is zeros."""
     starts_N: npt.NDArray[np.int32]
     """Index of the first sample of each window in the signal."""
     num_samples_N: npt.NDArray[np.int32]
     """Real samples per window; smaller than T only where the whole signal is shorter than a window."""
     is_tail_N: npt.NDArray[np.bool_]
     """True for the window that was aligned to the signal's end instead of to the stride."""
+
+    def __len__(self) -> int:
+        return len(self.starts_N)
+
+
+@dataclass(frozen=True)
+class Windows(WindowPlaces):
+    """N windows of T samples each, cut from one signal."""
+
+    samples_NT: npt.NDArray[np.float32]
+    """In the signal's unit. Only the first ``num_samples_N`` of a row are real, the rest is zeros."""
 
 
 def cut_windows(
@@ -35,17 +46,47 @@ def cut_windows(
         ConfigError: see :func:`window_starts`.
         ValueError: the signal is not one-dimensional.
     """
-    signal_T = np.asarray(x_T, dtype=np.float32)
+    signal_T = np.ascontiguousarray(x_T)
     if signal_T.ndim != 1:
         raise ValueError(f"a signal has one dimension, not the shape {signal_T.shape}")
-    starts_N = window_starts(len(signal_T), window_samples, stride_samples, tail=tail)
-    padded_T = np.pad(signal_T, (0, max(0, window_samples - len(signal_T))))
-    return Windows(
-        samples_NT=np.lib.stride_tricks.sliding_window_view(padded_T, window_samples)[starts_N],
+    places = window_places(len(signal_T), window_samples, stride_samples, tail=tail)
+    samples_NT = np.empty((len(places), window_samples), np.float32)
+    copy_windows(signal_T, stride_samples, samples_NT)
+    return Windows(samples_NT=samples_NT, **vars(places))
+
+
+@lru_cache(maxsize=64)
+def window_places(
+    num_samples: int, window_samples: int, stride_samples: int, *, tail: bool = True
+) -> WindowPlaces:
+    """Places of the windows of a signal; signals of one length share them.
+
+    Raises:
+        ConfigError: see :func:`window_starts`.
+    """
+    starts_N = window_starts(num_samples, window_samples, stride_samples, tail=tail)
+    places = WindowPlaces(
         starts_N=starts_N.astype(np.int32),
-        num_samples_N=np.full(len(starts_N), min(window_samples, len(signal_T)), np.int32),
+        num_samples_N=np.full(len(starts_N), min(window_samples, num_samples), np.int32),
         is_tail_N=starts_N % stride_samples != 0,
     )
+    for array in vars(places).values():
+        array.flags.writeable = False
+    return places
+
+
+def copy_windows(x_T: npt.NDArray[Any], stride_samples: int, out_NT: npt.NDArray[np.float32]) -> None:
+    """Writes the windows of a contiguous signal into N rows, as :func:`window_starts` places them."""
+    num_windows, window_samples = out_NT.shape
+    if len(x_T) < window_samples:
+        out_NT[:, : len(x_T)] = x_T
+        out_NT[:, len(x_T) :] = 0
+        return
+    num_strided = min(num_windows, (len(x_T) - window_samples) // stride_samples + 1)
+    strides = (stride_samples * x_T.itemsize, x_T.itemsize)
+    out_NT[:num_strided] = np.ndarray((num_strided, window_samples), x_T.dtype, x_T, strides=strides)
+    if num_strided < num_windows:
+        out_NT[num_strided] = x_T[-window_samples:]
 
 
 def window_starts(
@@ -76,7 +117,7 @@ def window_starts(
     return np.append(starts_N, last) if tail and starts_N[-1] != last else starts_N
 
 
-def count_in_windows(mask_T: npt.NDArray[np.bool_], windows: Windows) -> npt.NDArray[np.int32]:
+def count_in_windows(mask_T: npt.NDArray[np.bool_], windows: WindowPlaces) -> npt.NDArray[np.int32]:
     """Marked samples in each window, shape (N,): e.g. how many of its samples were missing."""
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(mask_T, dtype=np.int64)])
     counts_N = running[windows.starts_N + windows.num_samples_N] - running[windows.starts_N]

@@ -10,10 +10,13 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rmsai_ray.archives.reader import read_archive
 from rmsai_ray.archives.records import Archive, Event, Signal
-from rmsai_ray.backfill.rows import UnitRows, to_time
+from rmsai_ray.backfill.event_rows import times
+from rmsai_ray.backfill.rows import UnitRows
 from rmsai_ray.ids import archive_id
 from rmsai_ray.models.bundle import ModelSpec
 from rmsai_ray.models.profiles import PROFILES
@@ -239,7 +242,13 @@ def test_an_empty_signal_has_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "microseconds"), [(None, None), (1.5, 1_500_000), (float("inf"), None), (3e11, None)]
+    ("seconds", "microseconds"),
+    [(None, None), (1.5, 1_500_000), (float("inf"), None), (float("nan"), None), (3e11, None), (-3e11, None)],
 )
 def test_times_that_are_no_dates_are_null(seconds: float | None, microseconds: int | None) -> None:
-    assert to_time(seconds) == microseconds
+    assert times([seconds, 2.0]).cast(pa.int64()).to_pylist() == [microseconds, 2_000_000]
+
+
+@given(st.lists(st.floats(-2e9, 5e9)))
+def test_times_are_rounded_as_python_rounds(seconds: list[float]) -> None:
+    assert times(seconds).cast(pa.int64()).to_pylist() == [round(each * 1e6) for each in seconds]
