@@ -150,6 +150,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="rmsai-bench-") as folder:
         table = VectorTable(folder, MODEL, DIM)
         values[f"{prefix}write, s"] = timed(lambda: write(table, table_NE, case.source_N))
+        table.open().optimize.compact_files()
         values[f"{prefix}build and measure the index, s"] = timed(lambda: ensure_index(table, min_rows=1))
         state = index_state(table.open())
         values[f"{prefix}partitions looked at"] = f"{state.probes} of {isqrt(len(table_NE))}"

@@ -7,6 +7,8 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.tables.filters import WindowFilter
@@ -80,9 +82,10 @@ def similar(
         filter=None if condition is None else condition.to_sql(),
         prefilter=True,
         nearest={"column": COLUMN, "q": query, "k": wanted, "metric": METRIC, **how},
-    ).to_pandas()
-    found["model_id"] = lake.model_id  # a column of one value is slow to fetch from, and known
-    return _ranked(found[found["window_id"] != own_id].head(k), min_similarity)
+    )
+    if own_id is not None:
+        found = found.filter(pc.not_equal(found["window_id"], own_id)).slice(0, k)
+    return _ranked(found, lake.model_id, min_similarity)
 
 
 def _check_embedding(embedding_E: npt.NDArray[np.float32], dim: int) -> None:
@@ -94,9 +97,16 @@ def _check_embedding(embedding_E: npt.NDArray[np.float32], dim: int) -> None:
         raise ConfigError("embedding", "…", "has no direction (zero or not finite)", "Check the signal.")
 
 
-def _ranked(found: pd.DataFrame, min_similarity: float | None) -> pd.DataFrame:
-    """Lance's rows with ``rank`` (from 1) and ``similarity`` (1 − cosine distance) in front."""
-    frame = found.sort_values(["_distance", "window_id"], ignore_index=True)
-    frame.insert(0, "similarity", 1.0 - frame.pop("_distance").astype(float))
-    frame.insert(0, "rank", np.arange(1, len(frame) + 1))
+def _ranked(found: pa.Table, model_id: str, min_similarity: float | None) -> pd.DataFrame:
+    """Lance's rows, nearest first, as a frame; made of Arrow, since pandas takes longer than the search."""
+    found = found.sort_by([("_distance", "ascending"), ("window_id", "ascending")])
+    similarity_N = 1.0 - found["_distance"].to_numpy().astype(float)
+    columns = {
+        "rank": pa.array(np.arange(1, len(found) + 1)),
+        "similarity": pa.array(similarity_N),
+        **{name: found[name] for name in COLUMNS},
+        # A column of one value is slow to fetch from, and known.
+        "model_id": pa.repeat(model_id, len(found)),
+    }
+    frame: pd.DataFrame = pa.table(columns).to_pandas()
     return frame if min_similarity is None else frame[frame["similarity"] >= min_similarity]
