@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmsai_ray.encoding.kernels import ONE, compiled
-from rmsai_ray.models.framed import (
+from rmsai_ray.models.beat_rule import (
     APART_S,
     BLUR_S,
     ENERGY_S,

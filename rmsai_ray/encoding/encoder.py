@@ -7,24 +7,30 @@ Shapes: N windows, B of them in one batch, T samples of a window, E dimensions o
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from torch import Tensor
 
 from rmsai_ray.encoding.framed import FramedLanes
 from rmsai_ray.encoding.lanes import Engine, LaneEngine, LaneNetwork, Measured
 from rmsai_ray.encoding.recurrent import RecurrentLanes
-from rmsai_ray.encoding.torch_engine import DEFAULT_BATCH_WINDOWS as DEFAULT_BATCH_WINDOWS
-from rmsai_ray.encoding.torch_engine import TorchEngine
 from rmsai_ray.errors import RmsaiError
 from rmsai_ray.models.bundle import ModelBundle, ModelSpec
+from rmsai_ray.models.frozen import FrozenModel
+
+if TYPE_CHECKING:
+    from rmsai_ray.encoding.torch_engine import TorchEngine
 
 FloatArray = npt.NDArray[np.float32]
+
+DEFAULT_BATCH_WINDOWS = 256
 
 LANE_NETWORKS: dict[str, Callable[[ModelSpec, Mapping[str, FloatArray]], LaneNetwork]] = {
     "framed": FramedLanes,
@@ -64,6 +70,9 @@ class Encoded:
 class WindowEncoder:
     """Holds a model, ready to run: on lanes on a CPU, where its family can; else in torch.
 
+    A frozen model's lanes are not compared with torch, which they do without; a bundle's are, so a driver
+    makes an encoder of the bundle before its workers make theirs of the frozen model.
+
     Args:
         bundle: the model, with its normaliser.
         device: ``cpu`` or ``cuda``.
@@ -73,10 +82,16 @@ class WindowEncoder:
         RmsaiError: the lanes give other results than torch.
     """
 
-    def __init__(self, bundle: ModelBundle, *, device: str = "cpu", batch_windows: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: ModelBundle | FrozenModel,
+        *,
+        device: str = "cpu",
+        batch_windows: int | None = None,
+    ) -> None:
         self.bundle = bundle
-        self._device = torch.device(device)
-        self._engine = _make_engine(bundle, device, batch_windows)
+        self._device, self._batch_windows = device, batch_windows
+        self._engine = self._make_engine()
 
     def encode(
         self, signals_NT: FloatArray, num_samples_N: npt.NDArray[np.int32], leads: Sequence[str]
@@ -111,41 +126,38 @@ class WindowEncoder:
         self, embedding_NE: FloatArray, beats_N: Sequence[Sequence[int] | npt.NDArray[np.int16]]
     ) -> FloatArray:
         """Windows (N, T) in normalised units, decoded from their embeddings and the places of their beats."""
-        y_NT = np.empty((len(embedding_NE), self.bundle.spec.window_samples), np.float32)
-        for start in range(0, len(y_NT), DEFAULT_BATCH_WINDOWS):
-            rows = slice(start, start + DEFAULT_BATCH_WINDOWS)
-            y_NT[rows] = self._decode(embedding_NE[rows], beats_N[rows])
-        return y_NT
+        beats_NT = np.zeros((len(embedding_NE), self.bundle.spec.window_samples), np.bool_)
+        for row, places in enumerate(beats_N):
+            beats_NT[row, np.asarray(places, np.int64)] = True
+        return self._torch_engine.decode(embedding_NE, beats_NT)
 
-    def _decode(
-        self, embedding_BE: FloatArray, beats_B: Sequence[Sequence[int] | npt.NDArray[np.int16]]
-    ) -> FloatArray:
-        beats_BT = np.zeros((len(embedding_BE), self.bundle.spec.window_samples), np.float32)
-        for row, places in enumerate(beats_B):
-            beats_BT[row, np.asarray(places, np.int64)] = 1.0
-        tensors = (torch.from_numpy(array).to(self._device) for array in (embedding_BE, beats_BT))
-        with torch.inference_mode():
-            y_BT: Tensor = self.bundle.network.decode(*tensors)
-        return np.asarray(y_BT.cpu().numpy(), np.float32)
+    def _make_engine(self) -> Engine:
+        spec = self.bundle.spec
+        if self._device != "cpu" or spec.family not in LANE_NETWORKS:
+            return self._torch_engine
+        network = LANE_NETWORKS[spec.family](spec, self.bundle.tensors)
+        engine = LaneEngine(network, spec.sampling_rate_hz, batch_windows=self._batch_windows)
+        if isinstance(self.bundle, ModelBundle):
+            _check(engine, self._torch_engine, self.bundle)
+        return engine
+
+    @cached_property
+    def _torch_engine(self) -> TorchEngine:
+        from rmsai_ray.encoding.torch_engine import TorchEngine  # torch takes seconds; lanes do without
+
+        fs = self.bundle.spec.sampling_rate_hz
+        return TorchEngine(self.bundle.network, fs, device=self._device, batch_windows=self._batch_windows)
 
 
 def limit_threads(num_threads: int) -> None:
     """Threads of this process's matrix libraries: one per worker, or workers fight for the cores."""
-    torch.set_num_threads(num_threads)
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # of those that are not loaded yet
     threadpool_limits(num_threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(num_threads)
 
 
-def _make_engine(bundle: ModelBundle, device: str, batch_windows: int | None) -> Engine:
-    fs, family = bundle.spec.sampling_rate_hz, bundle.spec.family
-    if device != "cpu" or family not in LANE_NETWORKS:
-        return TorchEngine(bundle.network, fs, device=device, batch_windows=batch_windows)
-    tensors = {name: tensor.numpy(force=True) for name, tensor in bundle.network.state_dict().items()}
-    engine = LaneEngine(LANE_NETWORKS[family](bundle.spec, tensors), fs, batch_windows=batch_windows)
-    _check(engine, bundle)
-    return engine
-
-
-def _check(engine: Engine, bundle: ModelBundle) -> None:
+def _check(engine: Engine, reference: Engine, bundle: ModelBundle) -> None:
     """Compares lanes with torch on a few made-up windows, one of them mostly padding."""
     shape = (CHECKED_WINDOWS, bundle.spec.window_samples)
     x_NT = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -153,7 +165,7 @@ def _check(engine: Engine, bundle: ModelBundle) -> None:
     num_samples_N[-1] = max(1, x_NT.shape[1] // 3)
     x_NT[-1, num_samples_N[-1] :] = 0
     found = engine.measure(x_NT, num_samples_N)
-    expected = TorchEngine(bundle.network, bundle.spec.sampling_rate_hz).measure(x_NT, num_samples_N)
+    expected = reference.measure(x_NT, num_samples_N)
     difference = _largest_difference(found, expected)
     if not difference <= TOLERANCE:
         raise RmsaiError(

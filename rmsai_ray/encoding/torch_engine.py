@@ -74,6 +74,17 @@ class TorchEngine:
                 found.put(batch.rows, *batch.wait())
         return found
 
+    def decode(self, embedding_NE: FloatArray, beats_NT: npt.NDArray[np.bool_]) -> FloatArray:
+        """Windows (N, T) of embeddings and the places of their beats."""
+        y_NT = np.empty((len(embedding_NE), self._network.window_samples), np.float32)
+        for start in range(0, len(y_NT), self.batch_windows):
+            rows = slice(start, start + self.batch_windows)
+            z_BE = torch.from_numpy(embedding_NE[rows]).to(self._device)
+            beats_BT = torch.from_numpy(beats_NT[rows]).to(self._device, torch.float32)
+            with torch.inference_mode():
+                y_NT[rows] = self._network.decode(z_BE, beats_BT).cpu().numpy()
+        return y_NT
+
     def _launch(self, rows: slice, x_BT: FloatArray, num_samples_B: npt.NDArray[np.int32]) -> _Batch:
         """Queues one batch; on a CPU, computes it."""
         company = self.batch_windows - len(x_BT) if self._copying else 0

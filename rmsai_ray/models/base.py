@@ -73,5 +73,7 @@ def build_network(
     Raises:
         ConfigError: the family is not registered.
     """
+    from rmsai_ray.models import framed, recurrent  # noqa: F401 - importing a family registers it
+
     make = FAMILIES.get(family)
     return make(window_samples=window_samples, embedding_dim=embedding_dim, **architecture).eval()

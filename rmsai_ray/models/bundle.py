@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import numpy.typing as npt
 
-from rmsai_ray.models.base import EcgAutoencoder
 from rmsai_ray.signals.normalise import Normaliser
+
+if TYPE_CHECKING:
+    from rmsai_ray.models.base import EcgAutoencoder  # torch takes seconds to import; a worker does without
 
 FINGERPRINT_LENGTH = 12
 
@@ -61,19 +64,21 @@ class ModelBundle:
     @cached_property
     def model_id(self) -> str:
         """``<profile>-<12 hex digits>``: changes with weights, architecture, windowing and normaliser."""
-        return f"{self.spec.profile}-{_fingerprint(self)}"
+        return make_model_id(self.spec, self.normaliser, self.tensors)
+
+    @property
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """The network's weights by name, as they are now."""
+        return {name: tensor.numpy(force=True) for name, tensor in self.network.state_dict().items()}
 
 
-def _fingerprint(bundle: ModelBundle) -> str:
-    identity = bundle.spec.to_json() | {"normaliser": bundle.normaliser.to_json()}
+def make_model_id(spec: ModelSpec, normaliser: Normaliser, tensors: Mapping[str, npt.NDArray[Any]]) -> str:
+    """``<profile>-<fingerprint>``. Types are named as torch names them."""
+    identity = spec.to_json() | {"normaliser": normaliser.to_json()}
     for name in ("profile", "leads"):  # names only; they change no number
         del identity[name]
     hasher = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    for name, tensor in sorted(bundle.network.state_dict().items()):
-        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hasher.update(_bytes(tensor))
-    return hasher.hexdigest()[:FINGERPRINT_LENGTH]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().numpy().tobytes()
+    for name, array in sorted(tensors.items()):
+        hasher.update(f"{name} torch.{array.dtype} {array.shape}".encode())
+        hasher.update(array.tobytes())
+    return f"{spec.profile}-{hasher.hexdigest()[:FINGERPRINT_LENGTH]}"

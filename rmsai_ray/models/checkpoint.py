@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from rmsai_ray.errors import CheckpointError
 from rmsai_ray.models import upstream
 from rmsai_ray.models.base import build_network
 from rmsai_ray.models.bundle import ModelBundle, ModelSpec
+from rmsai_ray.models.frozen import (
+    DESCRIPTION_NAME,
+    FORMAT_VERSION,
+    WEIGHTS_NAME,
+    check_model_id,
+    read_folder,
+)
 from rmsai_ray.models.profiles import NORMALISERS, PROFILES, get_profile
 from rmsai_ray.signals.normalise import Normaliser
 from rmsai_ray.storage import replace_folder
 
-WEIGHTS_NAME, DESCRIPTION_NAME, CARD_NAME = "model.safetensors", "model.json", "CARD.md"
-FORMAT_VERSION = 1
+CARD_NAME = "CARD.md"
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -110,12 +115,12 @@ def _load_packaged(name: str, allow_untrained: bool) -> ModelBundle:
 
 
 def _load_folder(folder: Path) -> ModelBundle:
-    description = _read_description(folder / DESCRIPTION_NAME)
+    frozen, description = read_folder(folder)
     try:
         bundle = ModelBundle(
-            network=_build(spec := ModelSpec.from_json(description["spec"])),
-            spec=spec,
-            normaliser=Normaliser.from_json(description["normaliser"]),
+            network=_build(frozen.spec),
+            spec=frozen.spec,
+            normaliser=frozen.normaliser,
             trained=description["trained"],
             thresholds=description["thresholds"],
             metrics=description["metrics"],
@@ -123,12 +128,14 @@ def _load_folder(folder: Path) -> ModelBundle:
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION_NAME}: field missing or foreign: {error}") from error
-    _load_weights(bundle, folder / WEIGHTS_NAME)
-    if bundle.model_id != description.get("model_id"):
+    try:
+        weights = {name: torch.tensor(array) for name, array in frozen.tensors.items()}
+        bundle.network.load_state_dict(weights)
+    except RuntimeError as error:
         raise CheckpointError(
-            f"{folder}: expected the model {description.get('model_id')} of {DESCRIPTION_NAME}, found "
-            f"{bundle.model_id}: weights and description do not belong together"
-        )
+            f"{folder / WEIGHTS_NAME}: expected the weights of a {bundle.spec.family} network: {error}"
+        ) from error
+    check_model_id(folder, description, bundle.model_id)
     return bundle
 
 
@@ -139,27 +146,6 @@ def _build(spec: ModelSpec) -> Any:
         embedding_dim=spec.embedding_dim,
         architecture=spec.architecture,
     )
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        description: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: expected JSON, found something else: {error}") from error
-    if description.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: expected format_version {FORMAT_VERSION}, found {description.get('format_version')!r}"
-        )
-    return description
-
-
-def _load_weights(bundle: ModelBundle, path: Path) -> None:
-    try:
-        bundle.network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: expected the weights of a {bundle.spec.family} network: {error}"
-        ) from error
 
 
 def _only_weights_file(folder: Path) -> Path:

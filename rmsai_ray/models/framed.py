@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rmsai_ray.models.base import FAMILIES, EcgAutoencoder
-
-GRID_SAMPLES = 4
-"""Samples per place of the beats' grid."""
-BLUR_S = (0.02, 0.14)
-"""Widths of the triangles that a beat becomes on the grid: one for its place, one for its neighbourhood."""
-
-SLOPE_S, ENERGY_S, APART_S, SECTION_S = 0.02, 0.1, 0.2, 1.2
-"""Of the beat finder: the slope's length, its energy's window, the least distance of beats, and the sections
-of which the median of the largest energies is the level."""
-LEAST_SHARE, LEAST_ENERGY = 0.25, 1e-4
-"""Of that level, and absolutely (normalised units squared), below which a peak is no beat."""
+from rmsai_ray.models.beat_rule import (
+    APART_S,
+    BLUR_S,
+    ENERGY_S,
+    GRID_SAMPLES,
+    LEAST_ENERGY,
+    LEAST_SHARE,
+    SECTION_S,
+    SLOPE_S,
+    odd_samples,
+)
 
 
 @FAMILIES.register("framed")
@@ -116,8 +116,3 @@ def _moving(x_BT: Tensor, width: int) -> Tensor:
 def _triangles(x_BT: Tensor, width: int) -> Tensor:
     """Each 1 becomes a triangle of height 1, (2 · width − 1) samples wide."""
     return _moving(_moving(x_BT, width), width) * width
-
-
-def odd_samples(seconds: float, fs: float) -> int:
-    """The odd number of samples nearest to a length."""
-    return 2 * round(seconds * fs / 2) + 1

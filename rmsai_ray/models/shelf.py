@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rmsai_ray.errors import CheckpointError
 from rmsai_ray.models.bundle import ModelBundle
-from rmsai_ray.models.checkpoint import DESCRIPTION_NAME, WEIGHTS_NAME, load_model, save_checkpoint
+from rmsai_ray.models.frozen import DESCRIPTION_NAME, WEIGHTS_NAME, FrozenModel, load_frozen
 from rmsai_ray.storage import Store
 
 
 def shelve_model(lake: Store, bundle: ModelBundle) -> None:
     """Writes a model's checkpoint to ``models/<model_id>/``, the description last, unless it is there."""
+    from rmsai_ray.models.checkpoint import save_checkpoint  # torch takes seconds; a worker does without
+
     key = _folder(bundle.model_id)
     if lake.find(f"{key}/{DESCRIPTION_NAME}") is not None:
         return
@@ -27,13 +31,24 @@ def load_shelved_model(lake: Store, model_id: str) -> ModelBundle:
     Raises:
         CheckpointError: what the lake holds is not that model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        for name in (WEIGHTS_NAME, DESCRIPTION_NAME):
-            (Path(folder) / name).write_bytes(lake.get(f"{_folder(model_id)}/{name}"))
+    from rmsai_ray.models.checkpoint import load_model  # torch takes seconds; a worker does without
+
+    with _fetched(lake, model_id) as folder:
         bundle = load_model(folder)
-    if bundle.model_id != model_id:
-        raise CheckpointError(f"expected the model {model_id}, found {bundle.model_id} in its place")
+    _check(model_id, bundle.model_id)
     return bundle
+
+
+def load_shelved_frozen(lake: Store, model_id: str) -> FrozenModel:
+    """The same without torch, for encoding.
+
+    Raises:
+        CheckpointError: what the lake holds is not that model.
+    """
+    with _fetched(lake, model_id) as folder:
+        model = load_frozen(folder)
+    _check(model_id, model.model_id)
+    return model
 
 
 def shelve_files(lake: Store, key: str, folder: Path, *, last: str) -> None:
@@ -51,6 +66,20 @@ def fetch_files(lake: Store, key: str, folder: Path) -> None:
         path = folder / info.key.removeprefix(f"{key}/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(lake.get(info.key))
+
+
+@contextmanager
+def _fetched(lake: Store, model_id: str) -> Iterator[Path]:
+    """The checkpoint's folder, for as long as it is read."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (WEIGHTS_NAME, DESCRIPTION_NAME):
+            (Path(folder) / name).write_bytes(lake.get(f"{_folder(model_id)}/{name}"))
+        yield Path(folder)
+
+
+def _check(expected: str, found: str) -> None:
+    if found != expected:
+        raise CheckpointError(f"expected the model {expected}, found {found} in its place")
 
 
 def _folder(model_id: str) -> str:

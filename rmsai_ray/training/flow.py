@@ -19,7 +19,8 @@ from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.job import ray_session
 from rmsai_ray.models.bundle import ModelBundle
-from rmsai_ray.models.checkpoint import CARD_NAME, DESCRIPTION_NAME, WEIGHTS_NAME, save_checkpoint
+from rmsai_ray.models.checkpoint import CARD_NAME, save_checkpoint
+from rmsai_ray.models.frozen import DESCRIPTION_NAME, WEIGHTS_NAME
 from rmsai_ray.runs import JsonLog, RunRecord, code_version, command_line
 from rmsai_ray.storage import Store, arrow_filesystem, is_s3, normalise_uri, split_object_uri
 from rmsai_ray.tables.lake import open_lake
