@@ -27,7 +27,17 @@ RETRY: Any = {
 }
 """Capped exponential backoff with jitter, for 5xx answers, connection errors and time-outs of reads."""
 
-CLIENT: Any = {"timeout": timedelta(seconds=60), "connect_timeout": timedelta(seconds=10)}
+WRITING: Any = {"timeout": timedelta(seconds=60), "connect_timeout": timedelta(seconds=10)}
+READING: Any = {
+    "read_timeout": timedelta(seconds=5),
+    "timeout": timedelta(seconds=300),
+    "connect_timeout": timedelta(seconds=5),
+}
+"""A read is tried again when nothing has come for five seconds, however large the object is. A write may be
+silent for as long as its body takes, so it has one limit for the whole."""
+
+SHORT_BODIES = 3
+"""Reads of an object whose body is not as long as the object; one that breaks off, the client resumes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +58,8 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         self.uri = normalise_uri(uri)
-        self._store = _open(self.uri)
+        self._store = _open(self.uri, WRITING)
+        self._reader = _open(self.uri, READING)
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.uri,)
@@ -63,16 +74,28 @@ class Store:
         Raises:
             StorageError: not there, not allowed, or still failing after the retries.
         """
+        for _ in range(SHORT_BODIES):
+            try:
+                answer = obstore.get(self._reader, key)
+                content = bytes(answer.bytes())
+            except (BaseError, OSError) as error:
+                raise StorageError(f"cannot read {self.child_uri(key)}: {_reason(error)}") from error
+            if len(content) == answer.meta["size"]:
+                return content
+        raise StorageError(
+            f"cannot read {self.child_uri(key)}: {len(content)} of {answer.meta['size']} bytes came"
+        )
+
+    def get_range(self, key: str, start: int, num_bytes: int) -> bytes:
+        """A part of an object, with one GET; fewer bytes where the object ends before.
+
+        Raises:
+            StorageError: as :meth:`get`; and the object ends before the part begins.
+        """
         try:
-            answer = obstore.get(self._store, key)
-            content = bytes(answer.bytes())
+            return bytes(obstore.get_range(self._reader, key, start=start, length=num_bytes))
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot read {self.child_uri(key)}: {_reason(error)}") from error
-        if len(content) != answer.meta["size"]:
-            raise StorageError(
-                f"cannot read {self.child_uri(key)}: {len(content)} of {answer.meta['size']} bytes came"
-            )
-        return content
 
     def find(self, key: str) -> bytes | None:
         """The whole object, or None where there is none."""
@@ -222,7 +245,7 @@ def lance_options(uri: str) -> dict[str, str] | None:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _open(uri: str) -> LocalStore | S3Store:
+def _open(uri: str, client_options: Any) -> LocalStore | S3Store:
     if not is_s3(uri):
         return LocalStore(uri, mkdir=True)
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -235,7 +258,7 @@ def _open(uri: str) -> LocalStore | S3Store:
         "region": options.region,
     }
     given: Any = {name: value for name, value in named.items() if value is not None}
-    client: Any = {**CLIENT, "allow_http": options.is_plain_http}
+    client: Any = {**client_options, "allow_http": options.is_plain_http}
     try:
         return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=RETRY, **given)
     except BaseError as error:

@@ -17,10 +17,12 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5s, h5t
 
+from rmsai_ray.archives import nodes
 from rmsai_ray.archives.chunks import DEFLATE, SHUFFLE, Allowance, decode_chunk
 from rmsai_ray.archives.headers import attribute_offset
 from rmsai_ray.archives.heaps import REFERENCE_BYTES, GlobalHeaps
 from rmsai_ray.archives.nodes import LONGEST_TEXT, Array, Scalar, UnreadableError, decoded
+from rmsai_ray.archives.packed import PackedArchive, is_packed
 from rmsai_ray.errors import ArchiveError
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -46,8 +48,8 @@ _FILTERS = ((), (DEFLATE,), (SHUFFLE,), (SHUFFLE, DEFLATE))
 
 
 @contextmanager
-def open_archive(raw: bytes) -> Iterator[Group]:
-    """The root group of an HDF5 file in memory.
+def open_archive(raw: bytes) -> Iterator[nodes.Group]:
+    """The root group of an HDF5 file in memory, or of a packed archive.
 
     Raises:
         ArchiveError: empty_object, not_hdf5, truncated, corrupt; and, from everything done with the group,
@@ -55,6 +57,9 @@ def open_archive(raw: bytes) -> Iterator[Group]:
     """
     if not raw:
         raise ArchiveError("empty_object", "the object has no bytes")
+    if is_packed(raw):
+        yield PackedArchive(raw).root
+        return
     base = signature_offset(raw)
     if base is None:
         raise ArchiveError("not_hdf5", f"no HDF5 signature; the object begins with {raw[:8]!r}")
@@ -90,7 +95,7 @@ def _close(file: Any) -> None:
 
 def _root(file: Any, raw: bytes, base: int) -> Group:
     try:
-        return Group(h5g.open(file, b"/"), "", _Bytes(raw, base))
+        return Group(h5g.open(file, b"/"), "", FileBytes(raw, base))
     except _ERRORS as error:
         raise ArchiveError("corrupt", f"heaps or root group cannot be read: {error}") from error
 
@@ -105,7 +110,7 @@ def signature_offset(raw: bytes) -> int | None:
     return None
 
 
-class _Bytes:
+class FileBytes:
     """The file as bytes: its texts, and how much it may still make us allocate."""
 
     def __init__(self, raw: bytes, base: int) -> None:
@@ -130,7 +135,7 @@ class _Bytes:
 class _Node:
     """What groups and datasets have in common: a place and attributes."""
 
-    def __init__(self, object_id: Any, path: str, content: _Bytes) -> None:
+    def __init__(self, object_id: Any, path: str, content: FileBytes) -> None:
         self._id = object_id
         self.path = path
         self._bytes = content
@@ -167,7 +172,7 @@ class _Node:
 class Group(_Node):
     """A group; its links are looked at once, when it is opened, and all of them must be hard links."""
 
-    def __init__(self, object_id: Any, path: str, content: _Bytes) -> None:
+    def __init__(self, object_id: Any, path: str, content: FileBytes) -> None:
         super().__init__(object_id, path, content)
         self._links: dict[str, bytes] = {}
         foreign: list[str] = []

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
 
-from rmsai_ray import ids
 from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.direct import NOT_DIRECT, open_direct
 from rmsai_ray.archives.events import EventReader
 from rmsai_ray.archives.hdf5 import open_archive
 from rmsai_ray.archives.nodes import Group, Scalar, UnreadableError
+from rmsai_ray.archives.packed import PackedArchive, content_id, is_packed
+from rmsai_ray.archives.packs import archive_name
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Archive, Event, Problem
 from rmsai_ray.archives.values import text, writable
@@ -47,10 +48,11 @@ def read_archive(
     """Reads one archive of any variant.
 
     Args:
-        raw: the whole object.
+        raw: the whole object, or a packed archive.
         uri: where it came from; its file name may tell patient and month (``PT1234_2025-09.h5``).
         options: what to read.
-        archive_id: :func:`rmsai_ray.ids.archive_id` of the bytes, where the caller has it already.
+        archive_id: :func:`~rmsai_ray.archives.packed.content_id` of the bytes, where the caller has it
+            already.
 
     An event that cannot be used is absent from ``events``, and has a fatal problem in ``problems``.
 
@@ -58,7 +60,9 @@ def read_archive(
         ArchiveError: nothing of it can be used; ``reason`` is a code of
             :data:`~rmsai_ray.archives.problems.PROBLEMS`.
     """
-    archive_id = archive_id or ids.archive_id(raw)
+    archive_id = archive_id or content_id(raw)
+    if is_packed(raw):
+        return _read(PackedArchive(raw).root, uri, options, archive_id, detour=None)
     try:
         return _read(open_direct(raw), uri, options, archive_id, detour=None)
     except NOT_DIRECT as error:
@@ -77,7 +81,7 @@ def read_by_library(
 
 
 def _read(root: Group, uri: str, options: ReadOptions, archive_id: str, detour: str | None) -> Archive:
-    stem = PurePosixPath(uri).stem
+    stem = PurePosixPath(archive_name(uri)).stem
     keys = event_keys(root)
     if not keys:
         raise ArchiveError("no_events", "no group is named event_<number>")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
 
 from rmsai_ray import ids
+from rmsai_ray.archives.packs import object_uri
 from rmsai_ray.archives.sources import ArchiveRef, open_source
 from rmsai_ray.backfill.config import MEBIBYTE, BackfillConfig
 from rmsai_ray.tables.manifest import LISTING
@@ -61,7 +62,8 @@ def _as_listing(found: Sequence[ArchiveRef]) -> pa.Table:
 def pack_units(
     todo: pa.Table, *, run_id: str, unit_bytes: Callable[[int], int], max_archive_bytes: int
 ) -> Iterator[Unit]:
-    """Archives of one period lie together; a unit closes before it would outgrow its share of the rest.
+    """Archives of one period lie together, and those of one pack, which comes whole; a unit closes before it
+    would outgrow its share of the rest.
 
     Args:
         todo: what is to be done.
@@ -69,17 +71,19 @@ def pack_units(
         unit_bytes: from the bytes that no unit holds yet to the most that the next unit may hold.
         max_archive_bytes: larger archives are not fetched, and count as nothing.
     """
-    archives = sorted(todo.to_pylist(), key=lambda row: (period_in_name(row["uri"]), row["uri"]))
-    sizes = [row["size"] if row["size"] <= max_archive_bytes else 0 for row in archives]
+    by_uri = sorted(todo.to_pylist(), key=lambda row: row["uri"])
+    objects = [list(rows) for _, rows in groupby(by_uri, lambda row: object_uri(row["uri"]))]
+    objects.sort(key=lambda rows: period_in_name(rows[0]["uri"]))  # stable: by URI inside a period
+    sizes = [sum(row["size"] for row in rows if row["size"] <= max_archive_bytes) for rows in objects]
     waiting: list[dict[str, Any]] = []
     left, num_bytes = sum(sizes), 0
     most = unit_bytes(left)
-    for archive, size in zip(archives, sizes, strict=True):
+    for archives, size in zip(objects, sizes, strict=True):
         if waiting and num_bytes + size > most:
             yield _unit(run_id, waiting)
             left -= num_bytes
             waiting, num_bytes, most = [], 0, unit_bytes(left)
-        waiting.append(archive)
+        waiting += archives
         num_bytes += size
     if waiting:
         yield _unit(run_id, waiting)

@@ -6,27 +6,23 @@ Shapes: N windows, T samples of a window.
 from __future__ import annotations
 
 import json
-import random
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from rmsai_ray import ids
+from rmsai_ray.archives.packed import content_id
 from rmsai_ray.archives.reader import ReadOptions, read_archive
 from rmsai_ray.archives.records import Archive, Problem
 from rmsai_ray.archives.sources import open_source
 from rmsai_ray.archives.validate import validate
+from rmsai_ray.backfill.fetch import Fetched, Fetcher
 from rmsai_ray.backfill.plan import Unit
 from rmsai_ray.backfill.rows import UnitRows
-from rmsai_ray.errors import ArchiveError, StorageError
+from rmsai_ray.errors import ArchiveError
 from rmsai_ray.models.bundle import ModelSpec
 from rmsai_ray.tables.blocks import UnitTables
-
-FETCHES_IN_FLIGHT = 16
-MAX_PAUSE_S = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +42,16 @@ class ReadTask:
     options: ReadOptions = field(default_factory=ReadOptions)
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """The bytes of an object, or why there are none."""
-
-    content: bytes | None
-    attempts: int
-    error: ArchiveError | None = None
-
-
 class UnitReader:
     """Reads units of one run; holds the client."""
 
     def __init__(self, task: ReadTask) -> None:
         self._task = task
-        self._source = open_source(task.archives_uri)
-        self._pool = ThreadPoolExecutor(FETCHES_IN_FLIGHT)
+        source = open_source(task.archives_uri)
+        self._fetcher = Fetcher(source, attempts=task.attempts, max_archive_bytes=task.max_archive_bytes)
 
     def read(self, unit: Unit) -> UnitTables:
-        """Reads with many GETs in flight, one per object.
+        """Reads with many GETs in flight, one per object, be it one archive or a pack of them.
 
         Every archive ends committed, skipped, unchanged or quarantined.
         """
@@ -74,7 +61,7 @@ class UnitReader:
         archives: list[dict[str, Any]] = []
         seen: set[str] = set()
         num_bytes = 0
-        for planned, fetched in zip(unit.archives, self._pool.map(self._fetch, unit.archives), strict=True):
+        for planned, fetched in self._fetcher.fetch_all(unit.archives):
             num_bytes += len(fetched.content or b"")
             archives.append(self._take(planned, fetched, rows, seen))
         windows, events, rejects = rows.tables()
@@ -96,7 +83,7 @@ class UnitReader:
         try:
             if fetched.error or fetched.content is None:
                 raise fetched.error or ArchiveError("unreadable", "no bytes")
-            row["archive_id"] = archive_id = ids.archive_id(fetched.content)
+            row["archive_id"] = archive_id = content_id(fetched.content)
             if archive_id == planned["previous_archive_id"]:
                 return {**row, "status": "unchanged"}
             if archive_id in seen or archive_id in planned["same_size_ids"]:
@@ -116,12 +103,6 @@ class UnitReader:
         if not archive.events:
             raise _as_error([found for found in archive.problems if found.severity == "fatal"])
         return archive
-
-    def _fetch(self, planned: dict[str, Any]) -> Fetched:
-        if planned["size"] > self._task.max_archive_bytes:
-            detail = f"{planned['size']} bytes, more than the allowed {self._task.max_archive_bytes}"
-            return Fetched(None, 0, ArchiveError("oversized", detail))
-        return fetch(lambda: self._source.read(planned["uri"]), self._task.attempts)
 
     def _archive_row(self, planned: dict[str, Any], unit_id: str, attempts: int) -> dict[str, Any]:
         return {
@@ -150,18 +131,6 @@ class UnitReader:
 def _as_error(problems: Sequence[Problem]) -> ArchiveError:
     """The first problem as the reason why nothing of an archive is used."""
     return ArchiveError(problems[0].code, f"{problems[0].where}: {problems[0].detail}")
-
-
-def fetch(read: Callable[[], bytes], attempts: int, pause: Callable[[float], None] = time.sleep) -> Fetched:
-    """Reads one object, up to ``attempts`` times, with pauses that double, are capped, and jitter."""
-    for attempt in range(1, attempts + 1):
-        try:
-            return Fetched(read(), attempt)
-        except StorageError as error:
-            if attempt == attempts:
-                return Fetched(None, attempt, ArchiveError("storage_error", str(error)))
-        pause(min(MAX_PAUSE_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))
-    raise AssertionError("attempts is at least 1")
 
 
 def unit_to_json(unit: Unit) -> str:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rmsai_ray.archives.sources import open_source
 from rmsai_ray.archives.validate import Verdict, validate
 from rmsai_ray.backfill.config import BackfillConfig
+from rmsai_ray.backfill.fetch import fetch
 from rmsai_ray.backfill.plan import list_archives
-from rmsai_ray.backfill.read import fetch
 from rmsai_ray.backfill.report import count_status
 from rmsai_ray.compute import FEEDER_CPUS
 from rmsai_ray.errors import RejectLimitError

@@ -36,12 +36,22 @@ class Item(Generic[T]):
     """What it is made from."""
 
 
+@dataclass(frozen=True)
+class Made:
+    """The bytes of an archive or pack, with what there is to say about them."""
+
+    content: bytes
+    notes: dict[str, str] = field(default_factory=dict)
+    """Subject → what happened to it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of one item."""
 
     key: str
     num_bytes: int = 0
+    notes: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     """``<reason>: <detail>`` where no archive could be made."""
 
@@ -54,8 +64,12 @@ class Plan(Generic[T]):
     options: dict[str, Any]
     """Every option that can change a byte."""
     items: Sequence[Item[T]]
-    make: Callable[[T], bytes]
+    make: Callable[[T], bytes | Made]
     """Raises ArchiveError where nothing can be made."""
+    noun: str = "archives"
+    """What the items are."""
+    num_present: int = 0
+    """Made earlier, and therefore not among the items."""
     rejected: dict[str, str] = field(default_factory=dict)
     """Sources that planning had to give up already, with their reasons."""
     max_reject_fraction: float = 0.0
@@ -87,22 +101,26 @@ def produce(plan: Plan[T], output_uri: str) -> None:
             raise
         record.counts = _counts(plan, outcomes)
         record.facts["rejects"] = plan.rejected | _errors(outcomes)
+        record.facts["notes"] = _notes(outcomes)
         record.finish(store, "done")
     _report(console, plan, outcomes, store, time.perf_counter() - started)
 
 
-def make_and_write(store: Store, make: Callable[[T], bytes], items: Sequence[Item[T]]) -> list[Outcome]:
+def make_and_write(
+    store: Store, make: Callable[[T], bytes | Made], items: Sequence[Item[T]]
+) -> list[Outcome]:
     """The work of one task."""
     return [_make_one(store, make, item) for item in items]
 
 
-def _make_one(store: Store, make: Callable[[T], bytes], item: Item[T]) -> Outcome:
+def _make_one(store: Store, make: Callable[[T], bytes | Made], item: Item[T]) -> Outcome:
     try:
-        content = make(item.source)
+        made = make(item.source)
     except ArchiveError as error:
         return Outcome(key=item.key, error=str(error))
-    store.put(item.key, content)
-    return Outcome(key=item.key, num_bytes=len(content))
+    made = made if isinstance(made, Made) else Made(made)
+    store.put(item.key, made.content)
+    return Outcome(key=item.key, num_bytes=len(made.content), notes=made.notes)
 
 
 def _missing(plan: Plan[T], store: Store) -> list[Item[T]]:
@@ -117,7 +135,7 @@ def _missing(plan: Plan[T], store: Store) -> list[Item[T]]:
     return todo
 
 
-def _run(items: Sequence[Item[T]], make: Callable[[T], bytes], store: Store) -> list[Outcome]:
+def _run(items: Sequence[Item[T]], make: Callable[[T], bytes | Made], store: Store) -> list[Outcome]:
     """Spreads the items over the cluster. What an archive holds does not depend on how."""
     with ray_session() as cluster:
         task = ray.remote(make_and_write)
@@ -128,7 +146,7 @@ def _run(items: Sequence[Item[T]], make: Callable[[T], bytes], store: Store) -> 
         while waiting:
             done, waiting = ray.wait(waiting)
             outcomes += ray.get(done[0])
-            log.info("%d of %d archives", len(outcomes), len(items))
+            log.info("%d of %d", len(outcomes), len(items))
     return sorted(outcomes, key=lambda outcome: outcome.key)
 
 
@@ -136,12 +154,16 @@ def _errors(outcomes: Sequence[Outcome]) -> dict[str, str]:
     return {outcome.key: outcome.error for outcome in outcomes if outcome.error is not None}
 
 
+def _notes(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    return {subject: note for outcome in outcomes for subject, note in outcome.notes.items()}
+
+
 def _counts(plan: Plan[T], outcomes: Sequence[Outcome]) -> dict[str, int]:
     num_failed = len(_errors(outcomes))
     return {
         "planned": len(plan.items) + len(plan.rejected),
         "written": len(outcomes) - num_failed,
-        "present": len(plan.items) - len(outcomes),
+        "present": plan.num_present + len(plan.items) - len(outcomes),
         "rejected": num_failed + len(plan.rejected),
         "bytes": sum(outcome.num_bytes for outcome in outcomes),
     }
@@ -153,11 +175,13 @@ def _report(
     counts = _counts(plan, outcomes)
     for name, error in (plan.rejected | _errors(outcomes)).items():
         console.print(f"rejected {name}: {error}", highlight=False, soft_wrap=True, markup=False)
+    for subject, note in _notes(outcomes).items():
+        console.print(f"{subject}: {note}", highlight=False, soft_wrap=True, markup=False)
     if not outcomes:
-        console.print(f"Nothing to do: {counts['present']} archives are in {store.uri}", soft_wrap=True)
+        console.print(f"Nothing to do: {counts['present']} {plan.noun} are in {store.uri}", soft_wrap=True)
     else:
         console.print(
-            f"{counts['written']} archives ({counts['bytes'] / 2**20:.1f} MiB) written to {store.uri} "
+            f"{counts['written']} {plan.noun} ({counts['bytes'] / 2**20:.1f} MiB) written to {store.uri} "
             f"in {elapsed_s:.1f} s, {counts['present']} were there, {counts['rejected']} rejected",
             soft_wrap=True,
         )

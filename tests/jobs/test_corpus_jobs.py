@@ -1,4 +1,4 @@
-"""The two jobs that make archives: their demos run end to end, and a second run finds nothing to do."""
+"""The jobs that make archives: their demos run end to end, and a second run finds nothing to do."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import wfdb
 
 from rmsai_ray.archives.reader import read_archive
 from rmsai_ray.archives.simulator import simulate_archive
+from rmsai_ray.archives.sources import open_source
 from rmsai_ray.archives.validate import validate
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +116,21 @@ def test_import_reports_what_it_cannot_read(tmp_path: Path) -> None:
     assert loose.returncode == 0
 
 
-@pytest.mark.parametrize("name", ["simulate", "import_wfdb"])
+def test_repack_demo_twice(tmp_path: Path) -> None:
+    first = job("repack", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "1 packs" in first.stdout
+    loose, packed = tmp_path / "demo" / "loose", tmp_path / "demo" / "packed"
+    found = {ref.key.partition("#")[2]: ref for ref in open_source(str(packed)).list_archives()}
+    assert found.keys() == {path.name for path in loose.glob("*.h5")}
+    before = snapshot(packed)
+    second = job("repack", cwd=tmp_path)
+    assert second.returncode == 0
+    assert "Nothing to do: 1 packs" in second.stdout
+    assert snapshot(packed) == before
+
+
+@pytest.mark.parametrize("name", ["simulate", "import_wfdb", "repack"])
 def test_help_names_every_option(name: str, tmp_path: Path) -> None:
     shown = job(name, "--help", cwd=tmp_path)
     assert shown.returncode == 0

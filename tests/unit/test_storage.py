@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from obstore.exceptions import GenericError
@@ -86,6 +87,33 @@ def test_a_body_shorter_than_announced_is_an_error(store: Store, monkeypatch: py
     monkeypatch.setattr(storage.obstore, "get", lambda *_: Short())
     with pytest.raises(StorageError, match="4 of 10 bytes"):
         store.get("a")
+
+
+def test_a_short_body_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("a", b"1234567890")
+    whole, reads = storage.obstore.get, []
+
+    class Short:
+        meta = {"size": 10}  # noqa: RUF012
+
+        def bytes(self) -> bytes:
+            return b"1234"
+
+    def once_short(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return Short() if len(reads) == 1 else whole(*arguments)
+
+    monkeypatch.setattr(storage.obstore, "get", once_short)
+    assert store.get("a") == b"1234567890"
+    assert len(reads) == 2
+
+
+def test_a_part_of_an_object(store: Store) -> None:
+    store.put("a", b"1234567890")
+    assert store.get_range("a", 2, 3) == b"345"
+    assert store.get_range("a", 8, 100) == b"90"
+    with pytest.raises(StorageError, match="none"):
+        store.get_range("none", 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,12 @@ def test_archives_of_one_period_lie_together() -> None:
     assert uris(pack(*map(archive, names))) == [names[1::2], names[::2]]
 
 
+def test_members_of_a_pack_stay_together() -> None:
+    members = [archive(f"a.pack.h5#PT{i}_2025-{10 + i % 2}.h5") for i in range(4)]
+    units = pack(archive("PT9_2025-10.h5"), *members, archive("b.h5"))
+    assert uris(units) == [["b.h5", "PT9_2025-10.h5"], [row["uri"] for row in members]]
+
+
 def test_what_is_never_fetched_takes_no_room() -> None:
     assert uris(pack(archive("a"), archive("huge", 10**9), archive("z"))) == [["a", "huge", "z"]]
 

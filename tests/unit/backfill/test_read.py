@@ -12,8 +12,9 @@ import pytest
 from rmsai_ray.archives.broken import BrokenArchive, broken_archives
 from rmsai_ray.archives.sources import ArchiveRef
 from rmsai_ray.backfill import read
+from rmsai_ray.backfill.fetch import fetch
 from rmsai_ray.backfill.plan import Unit
-from rmsai_ray.backfill.read import ReadTask, UnitReader, fetch
+from rmsai_ray.backfill.read import ReadTask, UnitReader
 from rmsai_ray.errors import StorageError
 from rmsai_ray.ids import archive_id
 from rmsai_ray.signals.leads import LEADS
