@@ -100,7 +100,8 @@ def measure_profile(
     ratios[f"{profile}: lanes / matrix products"] = speeds["lanes"] / speeds["matrix products"]
     ratios[f"{profile}: lanes / best torch"] = speeds["lanes"] / best_torch
     ratios[f"{profile}: lanes / torch, batch 256"] = speeds["lanes"] / speeds["torch, batch 256"]
-    ratios[f"{profile}: largest difference to torch"] = difference(ways["lanes"](), ways["torch, batch 256"]())
+    found, expected = ways["lanes"](), ways["torch, batch 256"]()
+    ratios[f"{profile}: largest difference to torch"] = difference(found, expected)
 
 
 def example_windows(bundle: ModelBundle, num_windows: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

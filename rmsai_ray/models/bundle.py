@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 
@@ -53,6 +53,8 @@ class ModelBundle:
     """In eval mode, on the CPU."""
     spec: ModelSpec
     normaliser: Normaliser
+    precision: Literal["float32", "int8"] = "float32"
+    """How the weights are stored; int8 only of a model whose weights are such numbers."""
     trained: bool = True
     """False for a freshly initialised network: its numbers mean nothing."""
     thresholds: dict[str, Any] | None = None

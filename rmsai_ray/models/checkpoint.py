@@ -7,8 +7,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from rmsai_ray.errors import CheckpointError
 from rmsai_ray.models import upstream
@@ -22,6 +23,7 @@ from rmsai_ray.models.frozen import (
     read_folder,
 )
 from rmsai_ray.models.profiles import NORMALISERS, PROFILES, get_profile
+from rmsai_ray.models.quantised import pack, unpack
 from rmsai_ray.signals.normalise import Normaliser
 from rmsai_ray.storage import replace_folder
 
@@ -77,7 +79,7 @@ def untrained_like(spec: ModelSpec, *, seed: int = 0) -> ModelBundle:
 def save_checkpoint(bundle: ModelBundle, folder: str | Path, *, card: str | None = None) -> Path:
     """Writes the model as a folder, all of it or nothing; an older one of that name is replaced."""
     files = {
-        WEIGHTS_NAME: save(bundle.network.state_dict()),
+        WEIGHTS_NAME: save(_stored_tensors(bundle)),
         DESCRIPTION_NAME: (json.dumps(_describe(bundle), indent=1) + "\n").encode(),
         **({CARD_NAME: card.encode()} if card is not None else {}),
     }
@@ -90,10 +92,22 @@ def save_checkpoint(bundle: ModelBundle, folder: str | Path, *, card: str | None
     return target
 
 
+def _stored_tensors(bundle: ModelBundle) -> dict[str, Any]:
+    if bundle.precision == "float32":
+        return {name: np.ascontiguousarray(array) for name, array in bundle.tensors.items()}
+    packed = pack(bundle.tensors)
+    if not all(np.array_equal(array, bundle.tensors[name]) for name, array in unpack(packed).items()):
+        raise CheckpointError(
+            f"{bundle.model_id}: expected weights that int8 holds, found others: quantise it again"
+        )
+    return packed
+
+
 def _describe(bundle: ModelBundle) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "model_id": bundle.model_id,
+        **({"precision": bundle.precision} if bundle.precision != "float32" else {}),
         "trained": bundle.trained,
         "spec": bundle.spec.to_json(),
         "normaliser": bundle.normaliser.to_json(),
@@ -121,6 +135,7 @@ def _load_folder(folder: Path) -> ModelBundle:
             network=_build(frozen.spec),
             spec=frozen.spec,
             normaliser=frozen.normaliser,
+            precision=description.get("precision", "float32"),
             trained=description["trained"],
             thresholds=description["thresholds"],
             metrics=description["metrics"],

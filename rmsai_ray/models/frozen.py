@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from rmsai_ray.errors import CheckpointError
 from rmsai_ray.models.bundle import ModelSpec, make_model_id
+from rmsai_ray.models.quantised import unpack
 from rmsai_ray.signals.normalise import Normaliser
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _read_tensors(path: Path, family: str) -> dict[str, npt.NDArray[np.generic]]:
+def _read_tensors(path: Path, family: str) -> dict[str, npt.NDArray[Any]]:
     try:
-        return dict(load_file(path))
+        return unpack(load_file(path))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: expected the weights of a {family} network: {error}") from error
