@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from rmsai_ray.detection.decisions import decide
+from rmsai_ray.detection.decisions import UNKNOWN, decide
 from rmsai_ray.detection.detector_set import DetectorSet
 from rmsai_ray.detection.detectors import DETECTORS, Measured
 from rmsai_ray.detection.rows import rhythm_of, scores_column
 from rmsai_ray.detection.thresholds import ThresholdProfile
-from rmsai_ray.detection.verdicts import event_verdict
+from rmsai_ray.detection.verdicts import KINDS, event_verdicts
 from rmsai_ray.encoding.encoder import WindowEncoder
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.blocks import UnitTables
@@ -53,7 +54,7 @@ def _score_windows(
         return schema.empty_table()
     signal = windows["signal"].combine_chunks()
     signals_NT = signal.flatten().to_numpy().reshape(len(signal), -1)
-    leads = windows["lead"].to_pylist()
+    lead_N, leads = windows["lead"].combine_chunks(), windows["lead"].to_pylist()
     encoded = encoder.encode(signals_NT, windows["num_samples"].to_numpy(), leads)
     measured = Measured(
         embedding_NE=encoded.embedding_NE,
@@ -66,7 +67,11 @@ def _score_windows(
     scores = _scores(measured, scoring.detector, detectors)
     score_N = scores[scoring.detector]
     decisions = decide(
-        score_N, leads, windows["condition"].to_pylist(), windows["heart_rate"].to_pylist(), scoring.profile
+        score_N,
+        lead_N,
+        windows["condition"].combine_chunks(),
+        windows["heart_rate"].to_numpy(),
+        scoring.profile,
     )
     embedding_type = schema.field("embedding").type
     embedding = pa.FixedSizeListArray.from_arrays(encoded.embedding_NE.ravel(), type=embedding_type)
@@ -75,7 +80,7 @@ def _score_windows(
         "embedding": embedding,
         "norm_offset": encoded.offset_N,
         "norm_scale": encoded.scale_N,
-        "beats": encoded.beats_N,
+        "beats": _lists(encoded.beats_N),
         "reconstruction_error": encoded.mse_N,
         "worst_error": encoded.worst_mse_N,
         "mae": encoded.mae_N,
@@ -102,24 +107,42 @@ def _scores(
 
 
 def _judge_events(events: pa.Table, windows: pa.Table, scoring: Scoring) -> pa.Table:
-    """One verdict per event, from its windows; an event without windows is not judged."""
-    needed = ["archive_id", "event_id", "anomaly_type", "is_anomaly", "is_anomaly_condition", "quality_score"]
-    by_event: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in windows.select(needed).to_pylist():
-        by_event[row["archive_id"], row["event_id"]].append(row)
-    judged = []
-    for event in events.to_pylist():
-        rows = by_event[event["archive_id"], event["event_id"]]
-        verdict, support = event_verdict([row["anomaly_type"] for row in rows], scoring.verdict_rule)
-        judged.append(
-            event
-            | {
-                "quality_score": float(np.mean([row["quality_score"] for row in rows])) if rows else None,
-                "num_anomalous": sum(row["is_anomaly"] for row in rows),
-                "num_anomalous_condition": sum(row["is_anomaly_condition"] for row in rows),
-                "verdict": verdict if rows else "Unknown",
-                "verdict_support": support,
-                "verdict_rule": scoring.verdict_rule,
-            }
-        )
-    return pa.Table.from_pylist(judged, schemas.EVENTS)
+    """One verdict per event, from its windows; an event without windows is not judged.
+
+    The windows of an event follow each other, in the order of the events.
+    """
+    num_windows_E = events["num_windows"].to_numpy()
+    event_N = np.repeat(np.arange(len(events)), num_windows_E)
+    kind_N = pc.index_in(windows["anomaly_type"], pa.array(KINDS)).fill_null(0).to_numpy()
+    support_EK = np.bincount(event_N * len(KINDS) + kind_N, minlength=len(events) * len(KINDS))
+    verdicts, support_E = event_verdicts(support_EK.reshape(-1, len(KINDS)), scoring.verdict_rule)
+    is_judged_E = num_windows_E > 0
+    columns: dict[str, Any] = {
+        **{name: events[name] for name in events.column_names},
+        "quality_score": pa.array(
+            _totals(windows["quality_score"], event_N, len(events)) / np.maximum(num_windows_E, 1),
+            mask=~is_judged_E,
+        ).cast(pa.float32()),
+        "num_anomalous": _totals(windows["is_anomaly"], event_N, len(events)).astype(np.int32),
+        "num_anomalous_condition": _totals(windows["is_anomaly_condition"], event_N, len(events)).astype(
+            np.int32
+        ),
+        "verdict": np.where(is_judged_E, verdicts, UNKNOWN),
+        "verdict_support": support_E,
+        "verdict_rule": pa.repeat(scoring.verdict_rule, len(events)),
+    }
+    return pa.table({name: columns[name] for name in schemas.EVENTS.names}, schema=schemas.EVENTS)
+
+
+def _totals(
+    values: pa.ChunkedArray, event_N: npt.NDArray[np.int64], num_events: int
+) -> npt.NDArray[np.float64]:
+    """Sums over the windows of each event."""
+    totals = np.bincount(event_N, weights=values.to_numpy().astype(np.float64), minlength=num_events)
+    return np.asarray(totals, np.float64)
+
+
+def _lists(arrays: Sequence[npt.NDArray[np.int16]]) -> pa.Array:
+    """One list per array."""
+    ends = np.cumsum([len(array) for array in arrays], dtype=np.int32)
+    return pa.ListArray.from_arrays(np.concatenate([np.zeros(1, np.int32), ends]), np.concatenate(arrays))

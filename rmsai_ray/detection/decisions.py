@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rmsai_ray.detection.thresholds import ThresholdProfile
+from rmsai_ray.detection.thresholds import Texts, ThresholdProfile
 
 NORMAL = "Normal"
 UNKNOWN = "Unknown"
@@ -52,9 +52,9 @@ class Decisions:
 
 def decide(
     scores: npt.ArrayLike,
-    leads: Sequence[str],
-    conditions: Sequence[str],
-    heart_rates_bpm: Sequence[float | None],
+    leads: Texts,
+    conditions: Texts,
+    heart_rates_bpm: Sequence[float | None] | npt.NDArray[np.float64],
     profile: ThresholdProfile,
 ) -> Decisions:
     """Decisions for N windows.
@@ -93,7 +93,7 @@ def decide(
 def _rhythm(
     score_N: npt.NDArray[np.float32],
     is_anomaly_N: npt.NDArray[np.bool_],
-    leads: Sequence[str],
+    leads: Texts,
     profile: ThresholdProfile,
 ) -> TextArray:
     """Bands of the score: from the VT threshold, from the AF threshold, and what lies below."""
@@ -103,8 +103,8 @@ def _rhythm(
     return rhythm_N
 
 
-def _rate(heart_rates_bpm: Sequence[float | None]) -> TextArray:
-    rate_bpm_N = np.array([np.nan if rate is None else rate for rate in heart_rates_bpm], dtype=np.float64)
+def _rate(heart_rates_bpm: Sequence[float | None] | npt.NDArray[np.float64]) -> TextArray:
+    rate_bpm_N = np.asarray(heart_rates_bpm, dtype=np.float64)  # None becomes NaN
     rate_N = np.full(len(rate_bpm_N), NORMAL, dtype=object)
     rate_N[rate_bpm_N <= BRADYCARDIA_BPM] = BRADYCARDIA
     rate_N[rate_bpm_N >= TACHYCARDIA_BPM] = TACHYCARDIA

@@ -7,16 +7,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from rmsai_ray.detection.calibration import ANY_LEAD, FINEST_RATE, thresholds_at
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.ids import config_hash
 
 LeadTable = Mapping[str, float]
+Texts: TypeAlias = Sequence[str] | pa.Array
+"""One text per window, among which few differ."""
 
 
 ERROR_METRICS = ("mse", "worst_error")
@@ -50,28 +53,28 @@ class ThresholdProfile:
                     )
 
     def lookup(
-        self, leads: Sequence[str], conditions: Sequence[str]
+        self, leads: Texts, conditions: Texts
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(base_N, condition_N): each window's threshold without and with its reported condition.
 
         Raises:
             ConfigError: the profile has no threshold for a lead.
         """
-        base_N = self.of_class(leads, None)
-        known: dict[tuple[str, str], float] = {}
-        for pair in set(zip(leads, conditions, strict=True)):
-            known[pair] = self.threshold(pair[0], condition_class(pair[1]))
-        condition_N = [known[pair] for pair in zip(leads, conditions, strict=True)]
-        return base_N, np.array(condition_N, dtype=np.float32)
+        known_leads, lead_N = distinct(leads)
+        known_conditions, condition_N = distinct(conditions)
+        classes = [condition_class(condition) for condition in known_conditions]
+        table = [[self.threshold(lead, name) for name in classes] for lead in known_leads]
+        table_LC = np.array(table, np.float32).reshape(len(known_leads), len(classes))
+        return self.of_class(leads, None), table_LC[lead_N, condition_N]
 
-    def of_class(self, leads: Sequence[str], name: str | None) -> npt.NDArray[np.float32]:
+    def of_class(self, leads: Texts, name: str | None) -> npt.NDArray[np.float32]:
         """Each lead's threshold of one condition class, shape (N,); of the base for None.
 
         Raises:
             ConfigError: the profile has no threshold for a lead.
         """
-        known = {lead: self.threshold(lead, name) for lead in set(leads)}
-        return np.array([known[lead] for lead in leads], dtype=np.float32)
+        known, lead_N = distinct(leads)
+        return np.array([self.threshold(lead, name) for lead in known], np.float32)[lead_N]
 
     def threshold(self, lead: str, name: str | None) -> float:
         """One lead's threshold of one condition class; of the base for None.
@@ -271,6 +274,12 @@ def _calibrated(calibration: Mapping[str, Any]) -> ThresholdProfile:
 
 def _kind(metric: str) -> str:
     return "positive number" if metric in ERROR_METRICS else "finite number"
+
+
+def distinct(texts: Texts) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The texts that differ, and for each text which of these it is."""
+    encoded = pa.array(texts, pa.string()).dictionary_encode()
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
 
 
 CONDITION_PATTERNS = {

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rmsai_ray.detection.decisions import NORMAL, SEVERITY
 from rmsai_ray.errors import ConfigError
+
+KINDS = (NORMAL, *SEVERITY)
+"""What a window can be."""
 
 MIN_SUPPORT_WINDOWS = 2
 MIN_SUPPORT_PERCENT = 5
@@ -26,9 +33,32 @@ def event_verdict(types: Sequence[str | None], rule: str = "severity") -> tuple[
     Raises:
         ConfigError: no rule of that name.
     """
+    return _verdict(Counter(NORMAL if kind is None else kind for kind in types), rule)
+
+
+def event_verdicts(
+    support_EK: npt.NDArray[np.integer[Any]], rule: str
+) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int32]]:
+    """:func:`event_verdict` of E events, of which ``support_EK`` counts the windows of each of :data:`KINDS`.
+
+    Raises:
+        ConfigError: no rule of that name.
+    """
+    known: dict[tuple[int, ...], tuple[str, int]] = {}
+    verdicts = np.empty(len(support_EK), object)
+    support_E = np.empty(len(support_EK), np.int32)
+    for event, counts in enumerate(map(tuple, support_EK.tolist())):
+        if counts not in known:
+            known[counts] = _verdict(
+                Counter({kind: num for kind, num in zip(KINDS, counts, strict=True) if num}), rule
+            )
+        verdicts[event], support_E[event] = known[counts]
+    return verdicts, support_E
+
+
+def _verdict(support: Counter[str], rule: str) -> tuple[str, int]:
     if rule not in RULES:
         raise ConfigError("verdict_rule", rule, "is not a rule", f"Choose from {', '.join(RULES)}.")
-    support = Counter(NORMAL if kind is None else kind for kind in types)
     verdict = RULES[rule](support)
     return verdict, support[verdict]
 

@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rmsai_ray.detection.decisions import SEVERITY
-from rmsai_ray.detection.verdicts import RULES, event_verdict
+from rmsai_ray.detection.verdicts import KINDS, RULES, event_verdict, event_verdicts
 from rmsai_ray.errors import ConfigError
 
 B, T = "Bradycardia", "Tachycardia"
@@ -47,6 +48,18 @@ def test_the_order_of_windows_and_the_support_count(types: list[str | None], rul
     assert support == sum((kind or "Normal") == verdict for kind in types)
     random.shuffle(types)
     assert event_verdict(types, rule) == (verdict, support)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([None, *SEVERITY]), max_size=12), max_size=8),
+    st.sampled_from(sorted(RULES)),
+)
+def test_many_events_are_judged_as_each_alone(events: list[list[str | None]], rule: str) -> None:
+    support_EK = np.array(
+        [[[*map(str, types)].count(kind) for kind in ("None", *KINDS[1:])] for types in events]
+    )
+    verdicts, support = event_verdicts(support_EK.reshape(len(events), len(KINDS)), rule)
+    assert list(zip(verdicts, support, strict=True)) == [event_verdict(types, rule) for types in events]
 
 
 @given(st.lists(st.sampled_from([None, *SEVERITY]), max_size=60))
