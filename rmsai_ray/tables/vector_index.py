@@ -82,7 +82,8 @@ def ensure_index(
     sample = _sample(dataset, num_rows)
     if note and num_rows <= MAX_GROWTH * note.num_rows:
         dataset = absorb(dataset, note)
-        if sample.recall(dataset, note.probes) >= target_recall:
+        # Without the margin of a new one: what was proven once is not built again for another sample's luck.
+        if sample.found(dataset, note.probes).mean() >= target_recall:
             return _report(dataset, built=False)
     return _report(_build(vectors.uri, dataset, sample, target_recall), built=True)
 
@@ -97,12 +98,13 @@ class _Sample:
     distance_Q: npt.NDArray[np.float32]  # noqa: N815
     """Of the tenth nearest, by an exhaustive search."""
 
-    def recall(self, dataset: Any, probes: int) -> float:
-        """Recall@10 with so many partitions; at least so high with 95 % confidence."""
+    def found(self, dataset: Any, probes: int) -> npt.NDArray[np.float64]:
+        """The share (Q,) of the ten nearest that are found with so many partitions."""
         found_QK = _nearest(
             dataset, self.query_QE, self.row_Q, minimum_nprobes=probes, maximum_nprobes=probes
         )
-        return lower_bound((found_QK <= self.distance_Q[:, None] + SAME_DISTANCE).mean(axis=1))
+        share_Q: npt.NDArray[np.float64] = (found_QK <= self.distance_Q[:, None] + SAME_DISTANCE).mean(axis=1)
+        return share_Q
 
 
 def lower_bound(share_Q: npt.NDArray[np.float64]) -> float:
@@ -154,7 +156,7 @@ def _build(uri: str, dataset: Any, sample: _Sample, target_recall: float) -> Any
     store = Store(uri)
     try:
         probes, recall = _fewest_probes(
-            lambda probes: sample.recall(trial, probes), num_partitions, target_recall
+            lambda probes: lower_bound(sample.found(trial, probes)), num_partitions, target_recall
         )
     finally:
         store.delete([f"_versions/d{trial.version}.manifest"])
