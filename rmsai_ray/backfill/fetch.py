@@ -18,6 +18,8 @@ from rmsai_ray.errors import ArchiveError, StorageError
 FETCHES_IN_FLIGHT = 16
 MOST_BYTES_AHEAD = 16 << 20
 """Of objects that are on their way or wait for the parser; a larger object travels alone."""
+LEAST_BYTES = 1 << 14
+"""What the smallest object counts as."""
 MAX_PAUSE_S = 8.0
 
 Planned = dict[str, Any]
@@ -111,9 +113,11 @@ def fetch(read: Callable[[], bytes], attempts: int, pause: Callable[[float], Non
 
 
 def _has_room(waiting: deque[_Object], num_bytes: int) -> bool:
-    """Whether another object may be asked for: GETs that have come but wait for the parser count too."""
-    ahead = sum(each.num_bytes for each in waiting)
-    return len(waiting) < FETCHES_IN_FLIGHT and ahead + num_bytes <= MOST_BYTES_AHEAD
+    """Whether another object may be asked for. More may wait than are in flight: while one GET hangs, those
+    behind it are fetched.
+    """
+    ahead = sum(max(each.num_bytes, LEAST_BYTES) for each in waiting)
+    return ahead + num_bytes <= MOST_BYTES_AHEAD
 
 
 def _index(pack: bytes) -> dict[str, packs.Member] | ArchiveError:

@@ -61,7 +61,7 @@ def fetcher(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Fetcher, War
     return make
 
 
-@pytest.mark.parametrize(("size", "most_objects"), [(1000, 16), (1 << 20, 16), (5 << 20, 3), (20 << 20, 1)])
+@pytest.mark.parametrize(("size", "most_objects"), [(1000, 1024), (1 << 20, 16), (5 << 20, 3), (20 << 20, 1)])
 def test_memory_is_bounded(fetcher: Callable[..., Any], size: int, most_objects: int) -> None:
     contents = {f"{number:02}": bytes(size) for number in range(40 if size < 1 << 22 else 8)}
     reader, ward = fetcher(contents)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rmsai_ray.archives import packs
 from rmsai_ray.archives.broken import BrokenArchive, broken_archives
-from rmsai_ray.archives.sources import ArchiveRef
+from rmsai_ray.archives.packing import content_of
+from rmsai_ray.archives.sources import ArchiveRef, open_source
 from rmsai_ray.backfill import read
 from rmsai_ray.backfill.fetch import fetch
 from rmsai_ray.backfill.plan import Unit
@@ -272,3 +275,41 @@ def test_one_broken_archive_costs_its_neighbours_nothing(read_unit: Callable[...
     beside, _ = read_unit({"a": good(), "b": b"junk", "c": good(1)})
     assert beside.windows.equals(alone.windows)
     assert beside.events.equals(alone.events)
+
+
+def test_a_pack_gives_the_rows_of_its_archives(tmp_path: Path) -> None:
+    raws = {f"PT{seed}_2025-09.h5": archive_bytes("v3", num_events=2, seed=seed) for seed in range(3)}
+    raws |= {"PT8_2025-09.h5": broken()["truncated"].content, "PT9_2025-09.h5": raws["PT1_2025-09.h5"]}
+    for folder in ("loose", "packed"):
+        (tmp_path / folder).mkdir()
+    for name, raw in raws.items():
+        (tmp_path / "loose" / name).write_bytes(raw)
+    made = [content_of(name, raw, "e")[0] for name, raw in raws.items()]
+    (tmp_path / "packed" / "a.pack.h5").write_bytes(packs.build_pack(made))
+    loose, packed = (read_folder(str(tmp_path / folder)) for folder in ("loose", "packed"))
+    for table in ("windows", "events", "rejects"):
+        assert [without_place(row) for row in getattr(packed, table).to_pylist()] == [
+            without_place(row) for row in getattr(loose, table).to_pylist()
+        ], table
+    statuses = ["committed", "committed", "committed", "quarantined", "skipped"]
+    for unit in (loose, packed):
+        assert [row["status"] for row in unit.archives] == statuses
+    for name in ("archive_id", "size", "num_windows", "patient_id", "period", "variant", "degraded"):
+        assert [row[name] for row in packed.archives] == [row[name] for row in loose.archives]
+
+
+def read_folder(uri: str) -> UnitTables:
+    refs = sorted(open_source(uri).list_archives(), key=lambda ref: ref.uri)
+    archives = [
+        {
+            "uri": ref.uri, "size": ref.size, "etag": ref.etag, "replaces": "", "previous_archive_id": None,
+            "modified_time": ref.modified, "same_size_ids": [],
+        }
+        for ref in refs
+    ]  # fmt: skip
+    task = ReadTask(**{**vars(TASK), "archives_uri": uri})
+    return UnitReader(task).read(Unit(unit_id="u1", archives=archives))
+
+
+def without_place(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) for name, value in row.items() if name != "uri" and not name.endswith("_time")}
