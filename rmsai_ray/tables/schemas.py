@@ -193,3 +193,13 @@ def windows(embedding_dim: int) -> pa.Schema:
             _required("code_version", pa.string()),
         ],
     )
+
+
+def published(schema: pa.Schema) -> pa.Schema:
+    """The same columns as LanceDB stores them: texts by zstd, with which fragments are smaller and cheaper to
+    write than with tables of symbols."""
+    compressed = {"lance-encoding:compression": "zstd", "lance-encoding:compression-level": "1"}
+    fields = [
+        field.with_metadata(compressed) if pa.types.is_string(field.type) else field for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)

@@ -30,7 +30,7 @@ class VectorTable:
 
     def __init__(self, lake_uri: str, model_id: str, embedding_dim: int) -> None:
         self.uri = f"{lake_uri}/{FOLDER}/{table_name(model_id)}.lance"
-        self._schema = schemas.windows(embedding_dim)
+        self._schema = schemas.published(schemas.windows(embedding_dim))
         self._options = lance_options(lake_uri)
 
     def ensure_exists(self) -> None:
