@@ -34,7 +34,8 @@ def find_beats(x_LT: FloatArray, fs: float) -> BoolArray:
     is_beat_LT = np.zeros(x_LT.shape, np.bool_)
     widths = (odd_samples(ENERGY_S, fs), odd_samples(ENERGY_S / 2, fs), odd_samples(2 * APART_S, fs))
     section = min(x_LT.shape[1], round(SECTION_S * fs))
-    _find_beats(x_LT, max(1, round(SLOPE_S / 2 * fs)), *widths, section, is_beat_LT)
+    least = np.float32(LEAST_SHARE), np.float32(LEAST_ENERGY)  # arguments: a constant would be kept compiled
+    _find_beats(x_LT, max(1, round(SLOPE_S / 2 * fs)), *widths, section, *least, is_beat_LT)
     return is_beat_LT
 
 
@@ -53,6 +54,8 @@ def _find_beats(
     second_width: int,
     apart: int,
     section: int,
+    least_share: Any,
+    least_energy: Any,
     is_beat_LT: BoolArray,
 ) -> None:
     num_samples = x_LT.shape[1]
@@ -71,7 +74,7 @@ def _find_beats(
         _moving(slope_T, first_width, energy_T)
         _moving(energy_T, second_width, slope_T)
         level = _middle_maximum(slope_T, section)
-        least = max(np.float32(LEAST_SHARE) * level, np.float32(LEAST_ENERGY))
+        least = max(least_share * level, least_energy)
         _moving_maximum(slope_T, apart, largest_T)
         for t in range(num_samples):
             is_beat_LT[lane, t] = (slope_T[t] == largest_T[t]) & (slope_T[t] > least)

@@ -68,7 +68,7 @@ class Encoded:
 
 
 class WindowEncoder:
-    """Holds a model, ready to run: on lanes on a CPU, where its family can; else in torch.
+    """Holds a model, ready to run: on lanes on a CPU, where its family can; else in torch. For one thread.
 
     A frozen model's lanes are not compared with torch, which they do without; a bundle's are, so a driver
     makes an encoder of the bundle before its workers make theirs of the frozen model.
