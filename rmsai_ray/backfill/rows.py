@@ -48,7 +48,7 @@ LOST_LEADS = ("unreadable_lead", "empty_signal")
 """Problems that cost all windows of a lead that the archive holds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Cut:
     """The windows of one lead of one event."""
 
@@ -166,7 +166,9 @@ class UnitRows:
         if not math.isfinite(np.dot(samples_T, samples_T)):  # or its squares are too large
             samples_T, missing_T = fill_gaps(samples_T)
             missing_T = resample_mask(missing_T, signal.fs, fs) if missing_T.any() else None
-        return resample(samples_T, signal.fs, fs).astype(np.float32), missing_T
+        if signal.fs != fs:
+            samples_T = resample(samples_T, signal.fs, fs)
+        return samples_T.astype(np.float32), missing_T
 
     def _windows_table(self, events: pa.Table) -> pa.Table:
         schema = read_windows_schema(self._spec.window_samples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,9 +51,9 @@ def _score_windows(
     schema = schemas.windows(encoder.bundle.spec.embedding_dim)
     if windows.num_rows == 0:
         return schema.empty_table()
-    signal = windows["signal"].combine_chunks()
+    signal = _whole(windows["signal"])
     signals_NT = signal.flatten().to_numpy().reshape(len(signal), -1)
-    lead_N, leads = windows["lead"].combine_chunks(), windows["lead"].to_pylist()
+    lead_N, leads = _whole(windows["lead"]), windows["lead"].to_pylist()
     encoded = encoder.encode(signals_NT, windows["num_samples"].to_numpy(), leads)
     measured = Measured(
         embedding_NE=encoded.embedding_NE,
@@ -69,7 +68,7 @@ def _score_windows(
     decisions = decide(
         score_N,
         lead_N,
-        windows["condition"].combine_chunks(),
+        _whole(windows["condition"]),
         windows["heart_rate"].to_numpy(),
         scoring.profile,
     )
@@ -80,7 +79,7 @@ def _score_windows(
         "embedding": embedding,
         "norm_offset": encoded.offset_N,
         "norm_scale": encoded.scale_N,
-        "beats": _lists(encoded.beats_N),
+        "beats": encoded.beats_N,
         "reconstruction_error": encoded.mse_N,
         "worst_error": encoded.worst_mse_N,
         "mae": encoded.mae_N,
@@ -142,7 +141,6 @@ def _totals(
     return np.asarray(totals, np.float64)
 
 
-def _lists(arrays: Sequence[npt.NDArray[np.int16]]) -> pa.Array:
-    """One list per array."""
-    ends = np.cumsum([len(array) for array in arrays], dtype=np.int32)
-    return pa.ListArray.from_arrays(np.concatenate([np.zeros(1, np.int32), ends]), np.concatenate(arrays))
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """As one array; without a copy where it is one already."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -27,6 +27,19 @@ TACHYCARDIA_BPM = 100.0
 
 TextArray = npt.NDArray[np.object_]
 
+STATUSES = np.array(["normal", "anomaly"], object)
+RHYTHMS = np.array([NORMAL, ATRIAL_FIBRILLATION, VENTRICULAR_TACHYCARDIA], object)
+RATES = np.array([NORMAL, BRADYCARDIA, TACHYCARDIA, UNKNOWN], object)
+WORST = np.array(
+    [
+        [None, BRADYCARDIA, TACHYCARDIA, None],
+        [ATRIAL_FIBRILLATION] * 4,
+        [VENTRICULAR_TACHYCARDIA] * 4,
+    ],
+    object,
+)
+"""Anomaly type by rhythm and rate: every abnormal rhythm is severer than any abnormal rate."""
+
 
 @dataclass(frozen=True)
 class Decisions:
@@ -83,10 +96,10 @@ def decide(
         threshold_condition=condition_N,
         is_anomaly=is_anomaly_N,
         is_anomaly_condition=is_anomaly_condition_N,
-        anomaly_status=np.where(status_N, "anomaly", "normal").astype(object),
-        anomaly_type=_worst(rhythm_N, rate_N),
-        rhythm_class=rhythm_N,
-        rate_class=rate_N,
+        anomaly_status=STATUSES[status_N.astype(np.intp)],
+        anomaly_type=WORST[rhythm_N, rate_N],
+        rhythm_class=RHYTHMS[rhythm_N],
+        rate_class=RATES[rate_N],
     )
 
 
@@ -95,27 +108,15 @@ def _rhythm(
     is_anomaly_N: npt.NDArray[np.bool_],
     leads: Texts,
     profile: ThresholdProfile,
-) -> TextArray:
-    """Bands of the score: from the VT threshold, from the AF threshold, and what lies below."""
-    rhythm_N = np.full(len(score_N), NORMAL, dtype=object)
-    rhythm_N[is_anomaly_N & (score_N >= profile.of_class(leads, "AF"))] = ATRIAL_FIBRILLATION
-    rhythm_N[is_anomaly_N & (score_N >= profile.of_class(leads, "VT"))] = VENTRICULAR_TACHYCARDIA
-    return rhythm_N
+) -> npt.NDArray[np.intp]:
+    """Which of :data:`RHYTHMS`: from the VT threshold, from the AF threshold, and what lies below."""
+    is_vt_N = score_N >= profile.of_class(leads, "VT")
+    is_af_N = score_N >= profile.of_class(leads, "AF")
+    return np.where(is_anomaly_N, np.where(is_vt_N, 2, is_af_N), 0)
 
 
-def _rate(heart_rates_bpm: Sequence[float | None] | npt.NDArray[np.float64]) -> TextArray:
+def _rate(heart_rates_bpm: Sequence[float | None] | npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Which of :data:`RATES`."""
     rate_bpm_N = np.asarray(heart_rates_bpm, dtype=np.float64)  # None becomes NaN
-    rate_N = np.full(len(rate_bpm_N), NORMAL, dtype=object)
-    rate_N[rate_bpm_N <= BRADYCARDIA_BPM] = BRADYCARDIA
-    rate_N[rate_bpm_N >= TACHYCARDIA_BPM] = TACHYCARDIA
-    rate_N[np.isnan(rate_bpm_N)] = UNKNOWN
-    return rate_N
-
-
-def _worst(rhythm_N: TextArray, rate_N: TextArray) -> TextArray:
-    """Every abnormal rhythm is severer than any abnormal rate."""
-    type_N = rate_N.copy()
-    type_N[(rate_N == NORMAL) | (rate_N == UNKNOWN)] = None
-    has_rhythm_N = rhythm_N != NORMAL
-    type_N[has_rhythm_N] = rhythm_N[has_rhythm_N]
-    return type_N
+    is_slow_N, is_fast_N = rate_bpm_N <= BRADYCARDIA_BPM, rate_bpm_N >= TACHYCARDIA_BPM
+    return np.asarray(is_slow_N * 1 + is_fast_N * 2 + np.isnan(rate_bpm_N) * 3, np.intp)
