@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,21 @@ def parts() -> dict[str, Array]:
     return {"a": embeddings(ROWS // 2, 1), "b": embeddings(ROWS // 2, 2)}
 
 
-@pytest.fixture
-def table(tmp_path: Path, parts: dict[str, Array]) -> VectorTable:
-    table = VectorTable(str(tmp_path), MODEL, DIM)
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake to copy, with the rows of ``parts``."""
+    root = tmp_path_factory.mktemp("lake")
+    table = VectorTable(str(root), MODEL, DIM)
     table.ensure_exists()
-    for unit, values_NE in parts.items():
-        publish(table, unit, values_NE)
-    return table
+    publish(table, "a", embeddings(ROWS // 2, 1))
+    publish(table, "b", embeddings(ROWS // 2, 2))
+    return root
+
+
+@pytest.fixture
+def table(published: Path, tmp_path: Path) -> VectorTable:
+    shutil.copytree(published, tmp_path, dirs_exist_ok=True)
+    return VectorTable(str(tmp_path), MODEL, DIM)
 
 
 def test_index_meets_its_target_with_queries_that_it_was_not_measured_with(
