@@ -20,12 +20,13 @@ from rmsai_ray.errors import ConfigError, LakeError
 from rmsai_ray.runs import RunRecord, command_line, now
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import parts
-from rmsai_ray.tables.compaction import compact_parts, compact_vectors
+from rmsai_ray.tables.compaction import compact_parts, compact_vectors, remove_old_versions
 from rmsai_ray.tables.lake import Lake, open_lake
 from rmsai_ray.tables.lease import Lease
 from rmsai_ray.tables.retention import bring_back, check_period, move_out
 from rmsai_ray.tables.units import settle
 from rmsai_ray.tables.usage import FileCount, count_files
+from rmsai_ray.tables.vector_index import ensure_index
 from rmsai_ray.tables.vectors import VectorTable
 
 DEMO_PATIENTS, DEMO_EVENTS, DEMO_SEED = 6, 1, 2028
@@ -39,6 +40,8 @@ class MaintainConfig:
     """The lake of finished backfills: a folder or s3://bucket/prefix."""
     model: str | None = None
     """Id of the model in the lake; needed where it holds several."""
+    target_recall: float = 0.99
+    """Recall@10 that the vector index must show, else the job fails; a small table needs no index."""
     keep_versions_days: float = 7.0
     """Versions of the LanceDB table younger than this stay, for those who are reading them."""
     archive_older_than_months: int | None = None
@@ -73,7 +76,8 @@ def maintain(config: MaintainConfig) -> None:
 
     Raises:
         ConfigError: no such lake or model.
-        LakeError: nothing is published, another run holds the lake, or rows changed, which they must not.
+        LakeError: nothing is published, another run holds the lake, no index reaches the recall, or rows
+            got lost, which must not be.
     """
     console = Console()
     if config.demo:
@@ -85,14 +89,15 @@ def maintain(config: MaintainConfig) -> None:
     with Lease(store, run_id), _recorded(record, store):
         before = count_files(lake)
         record.facts["model"] = {"model_id": lake.model_id}
-        record.counts["moved_parts"] = len(_maintain(config, lake, store))
+        record.counts |= _maintain(config, lake, store)
         after = count_files(Lake(lake.uri, lake.model_id))
         record.counts |= {"before": _plain(before), "after": _plain(after)}
-    print_counts(console, before, after, record.counts["moved_parts"])
+    print_counts(console, before, after, record.counts)
 
 
-def _maintain(config: MaintainConfig, lake: Lake, store: Store) -> list[str]:
-    """Everything that changes the lake; returns the keys of parts that moved to the archive or back."""
+def _maintain(config: MaintainConfig, lake: Lake, store: Store) -> dict[str, Any]:
+    """Everything that changes the lake; returns how many parts moved to the archive or back, and how windows
+    are searched now."""
     model_id = lake.model_id
     dim = lake.vectors().schema.field("embedding").type.list_size
     vectors = VectorTable(store.uri, model_id, dim)
@@ -105,13 +110,13 @@ def _maintain(config: MaintainConfig, lake: Lake, store: Store) -> list[str]:
     if config.archive_older_than_months is not None:
         first_kept = months_before(now(), config.archive_older_than_months)
         moved = move_out(store, vectors, model_id, Store(config.archive_uri), before=first_kept)
-    compact(store, vectors, lake, manifest.unit_ids, timedelta(days=config.keep_versions_days))
-    return moved
+    compact(store, vectors, lake, manifest.unit_ids)
+    index = ensure_index(vectors, target_recall=config.target_recall)
+    remove_old_versions(vectors, timedelta(days=config.keep_versions_days))
+    return {"moved_parts": len(moved), "index": asdict(index)}
 
 
-def compact(
-    store: Store, vectors: VectorTable, lake: Lake, units: set[str], keep_versions: timedelta
-) -> None:
+def compact(store: Store, vectors: VectorTable, lake: Lake, units: set[str]) -> None:
     """Compacts both stores.
 
     Raises:
@@ -119,7 +124,7 @@ def compact(
     """
     before = count_files(Lake(lake.uri, lake.model_id))
     compact_parts(store, lake.model_id, units)
-    compact_vectors(vectors, store.uri, keep_versions=keep_versions)
+    compact_vectors(vectors)
     after = count_files(Lake(lake.uri, lake.model_id))
     for name, count in before.items():
         if after[name].num_rows != count.num_rows:
@@ -135,9 +140,9 @@ def months_before(time: datetime, months: int) -> str:
 
 
 def print_counts(
-    console: Console, before: dict[str, FileCount], after: dict[str, FileCount], num_moved: int
+    console: Console, before: dict[str, FileCount], after: dict[str, FileCount], facts: dict[str, Any]
 ) -> None:
-    """Files, rows and bytes of every table, before and after."""
+    """Files, rows and bytes of every table, before and after; what moved; how windows are searched now."""
     table = Table(title="Maintenance", title_justify="left")
     table.add_column("table")
     for column in ("files before", "after", "rows before", "after", "MiB before", "after"):
@@ -148,8 +153,14 @@ def print_counts(
         cells = [f"{count:,}" for pair in pairs for count in pair]
         table.add_row(name, *cells, *(f"{count.num_bytes / 2**20:,.2f}" for count in (old, new)))
     console.print(table)
-    if num_moved:
-        console.print(f"{num_moved} parts moved to the archive or back")
+    if facts["moved_parts"]:
+        console.print(f"{facts['moved_parts']} parts moved to the archive or back")
+    index = facts["index"]
+    if index["probes"] is None:
+        console.print("search compares with every window")
+    else:
+        made = "new index" if index["built"] else "index"
+        console.print(f"{made}, recall@10 {index['recall']:.4f}, {index['num_unindexed']:,} windows outside")
 
 
 def make_demo_lake(lake_uri: str) -> None:

@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 
-import lance
 import pyarrow as pa
 
 from rmsai_ray import ids
 from rmsai_ray.errors import LakeError
-from rmsai_ray.storage import Store, lance_options
+from rmsai_ray.storage import Store
 from rmsai_ray.tables import parts
 from rmsai_ray.tables.layout import COMPACTED, Layout, load_layout, save_layout
 from rmsai_ray.tables.vectors import VectorTable
@@ -62,15 +61,17 @@ def compact_parts(
     return layout
 
 
-def compact_vectors(vectors: VectorTable, lake_uri: str, *, keep_versions: timedelta) -> None:
-    """Merges fragments, drops deleted rows, and removes versions older than ``keep_versions``.
+def compact_vectors(vectors: VectorTable) -> None:
+    """Merges LanceDB's fragments and drops deleted rows, in one commit of its own."""
+    vectors.open().optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
 
-    Fragments that were written but never published go when they are a week old. Each step is one commit of
-    LanceDB's own: a crash leaves the table before it or after it.
+
+def remove_old_versions(vectors: VectorTable, older_than: timedelta) -> None:
+    """Removes versions of the LanceDB table and what only they need; tagged ones stay.
+
+    Fragments that were written but never published go when they are a week old.
     """
-    dataset = lance.dataset(vectors.uri, storage_options=lance_options(lake_uri))
-    dataset.optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
-    dataset.cleanup_old_versions(keep_versions, error_if_tagged_old_versions=False)
+    vectors.open().cleanup_old_versions(older_than, error_if_tagged_old_versions=False)
 
 
 def _containers(store: Store, model_id: str, layout: Layout) -> list[Container]:

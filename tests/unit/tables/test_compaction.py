@@ -13,7 +13,7 @@ import pytest
 
 from rmsai_ray.tables import lake as lake_module
 from rmsai_ray.tables import parts
-from rmsai_ray.tables.compaction import compact_parts, compact_vectors
+from rmsai_ray.tables.compaction import compact_parts, compact_vectors, remove_old_versions
 from rmsai_ray.tables.lake import Lake as View
 from rmsai_ray.tables.layout import COMPACTED, load_layout
 from rmsai_ray.tables.manifest import load_manifest
@@ -194,7 +194,8 @@ def test_lance_has_fewer_fragments_and_no_deleted_rows(lake: Lake) -> None:
     lake.write("u5", archive("a", "new"))
     lake.settle()
     before = lake.published()
-    compact_vectors(lake.vectors, lake.store.uri, keep_versions=timedelta(0))
+    compact_vectors(lake.vectors)
+    remove_old_versions(lake.vectors, timedelta(0))
     dataset = lance.dataset(lake.vectors.uri)
     assert len(dataset.get_fragments()) == 1
     assert [fragment.num_deletions for fragment in dataset.get_fragments()] == [0]
@@ -205,5 +206,6 @@ def test_lance_has_fewer_fragments_and_no_deleted_rows(lake: Lake) -> None:
 
 def test_versions_that_somebody_may_be_reading_stay(lake: Lake) -> None:
     old = lance.dataset(lake.vectors.uri)
-    compact_vectors(lake.vectors, lake.store.uri, keep_versions=timedelta(days=1))
+    compact_vectors(lake.vectors)
+    remove_old_versions(lake.vectors, timedelta(days=1))
     assert old.to_table().num_rows == len(lake.published())
