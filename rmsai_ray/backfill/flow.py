@@ -81,6 +81,7 @@ def backfill_once(run: Run, console: Console) -> Summary:
             process(run, todo, summary, record, console)
             lease.confirm()
             manifest = settle(run.lake, run.vectors, model_id)
+            run.vectors.absorb_new_rows()
             bound = binding_bound(summary, run.lake, run.bundle, on_gpu=config.num_gpus > 0)
             record.facts["binding"] = asdict(bound) if bound else None
     counts = listed_by_status(listing, manifest)
