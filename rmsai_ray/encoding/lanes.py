@@ -12,7 +12,7 @@ model's shapes, when it is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,8 @@ FloatArray = npt.NDArray[np.float32]
 
 WIDTHS = (32, 64, 128, 256)
 """Lanes of a batch, from small units of work to large ones."""
+BATCH_COST = 16
+"""What a batch costs beside its lanes, in lanes."""
 PROBES = 4
 DEFAULT_CACHE_BYTES = 512 << 10
 
@@ -132,13 +134,10 @@ class LaneEngine:
         return result.embedding_EL[:, used].T, errors_3L[:, used], result.is_beat_LT[used]
 
     def _batches(self, num_windows: int) -> Iterator[tuple[Lanes, slice]]:
-        """The widest lanes as long as they are filled, then the narrowest that hold the rest."""
         start = 0
-        while start < num_windows:
-            left = num_windows - start
-            chosen = next((each for each in self._lanes if each.num_usable >= left), self._lanes[-1])
-            yield chosen, slice(start, min(num_windows, start + chosen.num_usable))
-            start += chosen.num_usable
+        for lanes in cheapest_batches(num_windows, self._lanes):
+            yield lanes, slice(start, min(num_windows, start + lanes.num_usable))
+            start += lanes.num_usable
 
 
 class Buffers:
@@ -197,6 +196,22 @@ def _around_the_middle(is_same_L: npt.NDArray[np.bool_]) -> Lanes:
     middle, (others,) = len(is_same_L) // 2, np.nonzero(~is_same_L)
     first = max(others[others < middle] + 1, default=0)
     return Lanes(len(is_same_L), int(first), int(min(others[others > middle], default=len(is_same_L))))
+
+
+def cheapest_batches(num_windows: int, lanes: Sequence[Lanes]) -> list[Lanes]:
+    """Batches that hold the windows: the widest while they are filled, then what computes least."""
+    num_full, num_left = divmod(num_windows, lanes[-1].num_usable)
+    cost_M: list[int] = [0]
+    last_M: list[Lanes] = [lanes[0]]
+    for num in range(1, num_left + 1):
+        costs = [each.width + BATCH_COST + cost_M[max(0, num - each.num_usable)] for each in lanes]
+        cost_M.append(min(costs))
+        last_M.append(lanes[costs.index(cost_M[num])])
+    rest = []
+    while num_left > 0:
+        rest.append(last_M[num_left])
+        num_left -= last_M[num_left].num_usable
+    return [lanes[-1]] * num_full + sorted(rest, key=lambda each: -each.width)
 
 
 def cache_bytes() -> int:

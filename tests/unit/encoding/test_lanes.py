@@ -18,7 +18,14 @@ from rmsai_ray.encoding.beats import fill_grid, find_beats
 from rmsai_ray.encoding.encoder import Encoded, WindowEncoder
 from rmsai_ray.encoding.errors import lane_errors
 from rmsai_ray.encoding.kernels import gelu, tanh_rows
-from rmsai_ray.encoding.lanes import WIDTHS, LaneEngine, _around_the_middle, usable_lanes
+from rmsai_ray.encoding.lanes import (
+    WIDTHS,
+    LaneEngine,
+    Lanes,
+    _around_the_middle,
+    cheapest_batches,
+    usable_lanes,
+)
 from rmsai_ray.encoding.torch_engine import TorchEngine, masked_errors
 from rmsai_ray.errors import RmsaiError
 from rmsai_ray.models import framed
@@ -134,6 +141,23 @@ def test_widths_are_bounded_by_what_was_asked_for_and_never_none() -> None:
     weights = np.zeros((64, 16), np.float32)
     assert [lanes.width for lanes in usable_lanes([weights], 1)] == [32]
     assert max(lanes.width for lanes in usable_lanes([weights], 128)) == 128
+
+
+@pytest.mark.parametrize(
+    ("num_windows", "widths"),
+    [(0, []), (1, [32]), (33, [64]), (70, [64, 32]), (230, [256]), (256, [256]), (600, [256, 256, 64, 32])],
+)
+def test_batches_waste_few_lanes(num_windows: int, widths: list[int]) -> None:
+    lanes = [Lanes(width, 0, width) for width in WIDTHS]
+    assert [each.width for each in cheapest_batches(num_windows, lanes)] == widths
+
+
+def test_batches_hold_every_window_where_lanes_are_left_out() -> None:
+    lanes = [Lanes(width, 8, width - 8) for width in WIDTHS]
+    for num_windows in range(1, 700):
+        batches = cheapest_batches(num_windows, lanes)
+        assert sum(each.num_usable for each in batches) >= num_windows
+        assert sum(each.num_usable for each in batches[:-1]) < num_windows
 
 
 def test_no_window_is_no_row(bundle: ModelBundle) -> None:
