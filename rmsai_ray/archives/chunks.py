@@ -78,10 +78,11 @@ def inflate(stored: Content, num_bytes: int) -> bytearray:
     if num_bytes > LARGEST_CHUNK_BYTES:
         raise UnreadableError(f"a chunk declares {num_bytes} bytes")
     try:
-        return zlib_decompress(stored, num_bytes)
+        inflated: bytearray = zlib_decompress(stored, num_bytes)
     except DeflateError as error:
         detail = f"a chunk is damaged, or does not end after the {num_bytes} bytes that it declares"
         raise UnreadableError(detail) from error
+    return inflated
 
 
 def unshuffle(stored: Content, itemsize: int) -> bytes:

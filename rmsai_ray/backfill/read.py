@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from rmsai_ray.archives.sources import open_source
 from rmsai_ray.archives.validate import validate
 from rmsai_ray.backfill.fetch import Fetched, Fetcher
 from rmsai_ray.backfill.plan import Unit
+from rmsai_ray.backfill.report import BY_LIBRARY
 from rmsai_ray.backfill.rows import UnitRows
 from rmsai_ray.errors import ArchiveError
 from rmsai_ray.models.bundle import ModelSpec
@@ -60,10 +62,10 @@ class UnitReader:
         rows = UnitRows(task.run_id, task.model_id, unit.unit_id, task.spec, task.code_version)
         archives: list[dict[str, Any]] = []
         seen: set[str] = set()
-        num_bytes = 0
+        num_bytes: Counter[str] = Counter()
         for planned, fetched in self._fetcher.fetch_all(unit.archives):
-            num_bytes += len(fetched.content or b"")
-            archives.append(self._take(planned, fetched, rows, seen))
+            num_bytes["read"] += len(fetched.content or b"")
+            archives.append(self._take(planned, fetched, rows, seen, num_bytes))
         windows, events, rejects = rows.tables()
         return UnitTables(
             unit_id=unit.unit_id,
@@ -72,11 +74,16 @@ class UnitReader:
             events=events,
             rejects=rejects,
             seconds={"read": time.perf_counter() - started},
-            num_bytes={"read": num_bytes},
+            num_bytes=dict(num_bytes),
         )
 
     def _take(
-        self, planned: dict[str, Any], fetched: Fetched, rows: UnitRows, seen: set[str]
+        self,
+        planned: dict[str, Any],
+        fetched: Fetched,
+        rows: UnitRows,
+        seen: set[str],
+        num_bytes: Counter[str],
     ) -> dict[str, Any]:
         """Adds an archive's rows; returns its row of the ``archives`` table."""
         row = self._archive_row(planned, rows.unit_id, fetched.attempts)
@@ -89,6 +96,8 @@ class UnitReader:
             if archive_id in seen or archive_id in planned["same_size_ids"]:
                 return {**row, "status": "skipped"}
             archive = self._parse(fetched.content, planned["uri"], archive_id)
+            if archive.detour:
+                num_bytes[BY_LIBRARY] += len(fetched.content)
             row |= rows.add_archive(archive, planned["uri"], self._task.leads, tail=self._task.tail)
             seen.add(archive_id)
         except ArchiveError as error:

@@ -17,6 +17,8 @@ from rmsai_ray.tables.blocks import UnitTables
 
 STAGES = ("read", "encode", "write")
 SHOWN_CONDITIONS = 12
+BY_LIBRARY = "read by HDF5's library"
+"""Bytes of archives that are laid out so that only the library can read them."""
 
 
 def unit_report(unit: UnitTables, seconds: dict[str, float], num_bytes: dict[str, int]) -> dict[str, Any]:
@@ -121,10 +123,10 @@ def _totals(summary: Summary, listing: dict[str, int], elapsed_s: float, binding
     anomalies, windows = summary.counts["anomalies"], summary.counts["windows"]
     share = f" ({anomalies / windows:.1%} anomalous)" if windows else ""
     table.add_row("windows", f"{windows:,}{share}")
-    table.add_row(
-        "bytes",
-        f"{_mebibytes(summary.num_bytes['read'])} read, {_mebibytes(summary.num_bytes['parquet'])} Parquet",
-    )
+    read, parquet = (_mebibytes(summary.num_bytes[name]) for name in ("read", "parquet"))
+    table.add_row("bytes", f"{read} read, {parquet} Parquet")
+    if detoured := summary.num_bytes[BY_LIBRARY]:
+        table.add_row("of unusual layout", f"{_mebibytes(detoured)}, which take three times as long to read")
     total = sum(summary.seconds[stage] for stage in STAGES)
     if total:
         split = ", ".join(f"{stage} {summary.seconds[stage] / total:.0%}" for stage in STAGES)

@@ -18,6 +18,7 @@ from rmsai_ray.backfill import read
 from rmsai_ray.backfill.fetch import fetch
 from rmsai_ray.backfill.plan import Unit
 from rmsai_ray.backfill.read import ReadTask, UnitReader
+from rmsai_ray.backfill.report import BY_LIBRARY
 from rmsai_ray.errors import StorageError
 from rmsai_ray.ids import archive_id
 from rmsai_ray.signals.leads import LEADS
@@ -150,6 +151,15 @@ def test_an_archive_becomes_rows(read_unit: Callable[..., Any]) -> None:
     assert (unit.windows.num_rows, unit.events.num_rows, unit.rejects.num_rows) == (7, 1, 0)
     assert unit.num_bytes == {"read": len(good())}
     assert unit.seconds["read"] > 0
+
+
+def test_what_only_the_library_reads_gives_the_same_rows_and_is_counted(
+    read_unit: Callable[..., Any],
+) -> None:
+    unusual = good() + b"something behind the end"
+    unit, _ = read_unit({"ward://PT1234_2025-09.h5": unusual})
+    assert unit.num_bytes == {"read": len(unusual), BY_LIBRARY: len(unusual)}
+    assert unit.windows.num_rows == 7
 
 
 def test_an_object_that_fails_at_first_counts_its_attempts(read_unit: Callable[..., Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from rmsai_ray.backfill.flow import check_rejects
-from rmsai_ray.backfill.report import Summary, count_status, print_summary, unit_report
+from rmsai_ray.backfill.report import BY_LIBRARY, Summary, count_status, print_summary, unit_report
 from rmsai_ray.errors import RejectLimitError
 from rmsai_ray.tables.blocks import UnitTables
 from tests.small_tables import events, rejects, windows
@@ -63,6 +63,14 @@ def test_a_report_counts_what_became_of_everything() -> None:
     assert found["windows_by"] == {"AF\tECG2": 1, "Normal\tECG1": 2}
     assert found["anomalies_by"] == {"AF\tECG2": 1}
     assert found["rejects"] == {"corrupt": 1}
+
+
+def test_the_summary_says_what_was_read_the_slow_way() -> None:
+    summary = Summary()
+    summary.add(report())
+    assert "unusual layout" not in shown(summary)
+    summary.num_bytes[BY_LIBRARY] = 2**21
+    assert "2.0 MiB, which take three times" in shown(summary)
 
 
 def test_log_lines_name_archives_and_no_patients() -> None:
