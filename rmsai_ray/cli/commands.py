@@ -17,6 +17,7 @@ from rmsai_ray.cli.waveforms import Reconstruct, SignalFile
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.tables import queries, search, usage
 from rmsai_ray.tables.filters import WindowFilter
+from rmsai_ray.tables.formats import embedding_formats
 from rmsai_ray.tables.index_segments import index_state
 from rmsai_ray.tables.lake import Lake
 
@@ -154,7 +155,8 @@ class Search(LakeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Storage(LakeOptions):
-    """Bytes per row of every table, embeddings and the rest apart; and the state of the vector index."""
+    """Bytes per row of every table, embeddings and the rest apart; the state of the vector index; and what
+    embeddings of 16 or 8 bits would take, with the recall they would have."""
 
     def answer(self) -> Answer:
         """One row a store and table; the index on its own."""
@@ -164,10 +166,15 @@ class Storage(LakeOptions):
         if "lancedb" not in set(found["store"]):
             return answer
         index = asdict(index_state(lake.vector_dataset()))
+        formats = embedding_formats(lake)
         return replace(
             answer,
-            data={**answer.data, "vector_index": index},
-            tables={**answer.tables, "vector index": pd.DataFrame([index])},
+            data={**answer.data, "vector_index": index, "embedding_formats": formats.to_dict("records")},
+            tables={
+                **answer.tables,
+                "vector index": pd.DataFrame([index]),
+                "embeddings in other formats, from a sample": formats,
+            },
         )
 
 

@@ -67,7 +67,7 @@ def _encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
             dictionaries.append(path)
         elif pa.types.is_timestamp(kind):
             encodings[path] = "DELTA_BINARY_PACKED"
-        elif pa.types.is_float32(kind):
+        elif pa.types.is_float32(kind) or pa.types.is_float16(kind):
             encodings[path] = "BYTE_STREAM_SPLIT"
     return dictionaries, encodings
 

@@ -30,7 +30,10 @@ class Lake:
         self.vectors.ensure_exists()
 
     def write(self, unit: str, *archives: dict[str, Any], run: str = RUN) -> ledger.LedgerEntry:
-        return write_unit(self.store, self.vectors, tables(unit, run, *archives), run_id=run, model_id=MODEL)
+        return self.write_tables(tables(unit, run, *archives), run)
+
+    def write_tables(self, unit: UnitTables, run: str = RUN) -> ledger.LedgerEntry:
+        return write_unit(self.store, self.vectors, unit, run_id=run, model_id=MODEL)
 
     def settle(self) -> Manifest:
         return settle(self.store, self.vectors, MODEL)
