@@ -49,9 +49,12 @@ from rmsai_ray.signals.normalise import Normaliser
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import parts
 from rmsai_ray.tables.blocks import UnitTables
+from rmsai_ray.tables.compaction import compact_parts, compact_vectors
+from rmsai_ray.tables.layout import load_layout
 from rmsai_ray.tables.lease import KEY as LEASE_KEY
 from rmsai_ray.tables.ledger import ledger_folder
 from rmsai_ray.tables.manifest import load_manifest
+from rmsai_ray.tables.units import settle
 from rmsai_ray.tables.vectors import VectorTable
 from tests.upstream_files import archive_bytes, edited, replace
 
@@ -243,6 +246,16 @@ class LocalBackfill:
             patch.setattr(flow, "run_units", _run_units)
             return flow.backfill_once(self.resolve(**options), Console(file=io.StringIO()))
 
+    def compact(self) -> None:
+        """The part of maintenance that moves rows."""
+        run = self.resolve()
+        if not Path(run.vectors.uri).exists():
+            return
+        units = settle(run.lake, run.vectors, self.bundle.model_id).unit_ids
+        parts.remove_unfinished(run.lake, self.bundle.model_id, units)
+        compact_parts(run.lake, self.bundle.model_id, units)
+        compact_vectors(run.vectors)
+
     def run_and_die(self, num_writes: int, kind: str = "", **options: Any) -> bool:
         """Runs until that many writes of a kind are done; False where it ended before."""
         try:
@@ -274,7 +287,9 @@ class LocalBackfill:
         )
 
     def _parts(self, table: str) -> pa.Table:
+        layout = load_layout(self.lake, self.bundle.model_id)
         keys = [info.key for info in self.lake.list(parts.model_folder(table, self.bundle.model_id))]
+        keys = [key for key in keys if layout.is_visible(parts.name_of(key))]
         found = [parts.read_part(self.lake, key) for key in keys]
         return pa.concat_tables(part for part in found if part is not None) if found else pa.table({})
 

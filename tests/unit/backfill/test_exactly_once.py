@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from tests.local_backfill import (
     NAMES,
     NUM_CONTENTS,
     TWO_ARCHIVES,
+    Died,
     LakeState,
     LocalBackfill,
     content_of,
     contents,
+    dying_at,
     reference,
 )
 
@@ -102,6 +105,12 @@ class BackfillHistory(RuleBasedStateMachine):
     def run(self, chosen: dict[str, Any]) -> None:
         self._local.run(**chosen)
         self._note_end(chosen)
+
+    @rule(num_writes=st.sampled_from([None, None, 0, 1, 2, 5]))
+    def compact(self, num_writes: int | None) -> None:
+        """As maintenance does, which may die too; what the lake says stays as it is."""
+        with suppress(Died), dying_at(num_writes):
+            self._local.compact()
 
     def _note_end(self, chosen: dict[str, Any]) -> None:
         self._settled = {name for name in self._there if name.startswith(chosen.get("prefix", ""))}
