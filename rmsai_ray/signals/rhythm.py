@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import butter, sosfiltfilt
+from scipy.signal import butter, sosfilt, sosfilt_zi
 
 # detect_heartbeats spends nine tenths of its time on filtering one signal at a time. Its compiled parts, fed
 # with all windows filtered at once, take a third; a test holds both to the same beats.
@@ -30,6 +30,8 @@ SHORTEST_S = 2.0
 LOWEST_FS_HZ = 80.0
 """Below it the QRS band, 5 to 30 Hz, is not in the signal, and no beat is looked for."""
 BAND_HZ = (5.0, 30.0)
+EDGE = 15
+"""Samples by which a signal is carried on beyond its ends before it is filtered, as scipy does."""
 SLOPE = np.array([-1.0, -2.0, 0.0, 2.0, 1.0])
 """Five-point derivative of Pan and Tompkins, doi:10.1109/TBME.1985.325532."""
 INTEGRATION_S = 0.15
@@ -128,14 +130,32 @@ def _beats_from_start(x_nt: npt.NDArray[np.float64], fs: float) -> BoolArray:
 
 def _qrs_band(x_nt: npt.NDArray[np.float64], fs: float) -> npt.NDArray[np.float64]:
     """The QRS band of each row, with its larger peaks upwards."""
-    band_nt = np.ascontiguousarray(sosfiltfilt(_band_pass(fs), x_nt, axis=1))
+    band_nt = filter_both_ways(x_nt, fs)
     band_nt *= np.where((band_nt * band_nt * band_nt).sum(axis=1) < 0, -1.0, 1.0)[:, None]
     return band_nt
+
+
+def filter_both_ways(x_nt: npt.NDArray[np.float64], fs: float) -> npt.NDArray[np.float64]:
+    """What ``scipy.signal.sosfiltfilt`` makes of each row with the band-pass, to the bit, in less time."""
+    sos, steady_s12 = _band_pass(fs), _steady_state(fs)
+    padded_nt = np.empty((len(x_nt), x_nt.shape[1] + 2 * EDGE))
+    padded_nt[:, EDGE:-EDGE] = x_nt
+    np.subtract(2 * x_nt[:, :1], x_nt[:, EDGE:0:-1], out=padded_nt[:, :EDGE])
+    np.subtract(2 * x_nt[:, -1:], x_nt[:, -2 : -EDGE - 2 : -1], out=padded_nt[:, -EDGE:])
+    there_nt, _ = sosfilt(sos, padded_nt, axis=1, zi=steady_s12 * padded_nt[:, :1])
+    and_back_nt, _ = sosfilt(sos, there_nt[:, ::-1], axis=1, zi=steady_s12 * there_nt[:, -1:])
+    return np.ascontiguousarray(and_back_nt[:, -EDGE - 1 : EDGE - 1 : -1])
 
 
 @cache
 def _band_pass(fs: float) -> FloatArray:
     return np.asarray(butter(2, BAND_HZ, "bandpass", output="sos", fs=fs))
+
+
+@cache
+def _steady_state(fs: float) -> FloatArray:
+    """Of the band-pass when it has seen ones for ever, shape (sections, 1, 2)."""
+    return np.asarray(sosfilt_zi(_band_pass(fs)))[:, None]
 
 
 def _statistics(row_B: npt.NDArray[np.int64], time_s_B: FloatArray, rms_N: Float32Array) -> Rhythm:

