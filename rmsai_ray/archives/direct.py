@@ -137,6 +137,10 @@ class Group:
         """All attributes, alphabetically."""
         return {name: self._file.value(*self._attributes[name]) for name in sorted(self._attributes)}
 
+    @staticmethod
+    def parsed_extras() -> None:
+        """None: HDF5 holds them as text only."""
+
 
 class Dataset:
     """A dataset."""

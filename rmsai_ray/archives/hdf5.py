@@ -233,6 +233,10 @@ class Group(_Node):
         except UnreadableError:
             return None
 
+    @staticmethod
+    def parsed_extras() -> None:
+        """None: HDF5 holds them as text only."""
+
 
 class Dataset(_Node):
     """A dataset; reading it raises :class:`UnreadableError` where it is damaged or of a foreign kind."""

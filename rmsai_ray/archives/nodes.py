@@ -12,6 +12,10 @@ Array = npt.NDArray[Any]
 LONGEST_TEXT: Final = 1 << 20
 
 
+ParsedExtras = tuple[dict[str, Any], tuple[tuple[float, float], ...]]
+"""All but the history; the history as (epoch seconds, value), oldest first."""
+
+
 class UnreadableError(Exception):
     """One item of an archive is damaged, or not of a kind that the format has. It costs that item."""
 
@@ -69,6 +73,9 @@ class Group(Protocol):
 
     def attributes(self) -> dict[str, Scalar]:
         """All readable scalar attributes."""
+
+    def parsed_extras(self) -> ParsedExtras | None:
+        """What the JSON in ``extras`` says, where the file holds it as numbers beside the text; else None."""
 
 
 def decoded(content: bytes) -> str:

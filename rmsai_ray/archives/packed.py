@@ -31,8 +31,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from rmsai_ray.archives.nodes import LONGEST_TEXT, Array, Scalar, UnreadableError, decoded
-from rmsai_ray.archives.packed_shapes import Item, Node, Shape, read_shapes
+from rmsai_ray.archives.nodes import LONGEST_TEXT, Array, ParsedExtras, Scalar, UnreadableError, decoded
+from rmsai_ray.archives.packed_shapes import HISTORY, REST, Item, Node, Shape, read_shapes
 from rmsai_ray.errors import ArchiveError
 from rmsai_ray.ids import archive_id
 
@@ -91,11 +91,11 @@ class PackedArchive:
         """(name, items, values) of the root, named "", and of every row."""
         for name, (place, row) in self._places.items():
             table, items = self._tables[place], self.shapes[place].items
+            columns = [(column, item) for column, item in enumerate(items) if not item.is_derived]
             values = [
-                None if item.type == "group" else self.value(table, column, row)
-                for column, item in enumerate(items)
+                None if item.type == "group" else self.value(table, column, row) for column, item in columns
             ]
-            yield name, items, values
+            yield name, tuple(item for _, item in columns), values
 
     def row(self, name: str) -> tuple[_Table, int] | None:
         """The table and the place in it of a top-level item."""
@@ -155,6 +155,8 @@ class _Columns:
         if start < 0:
             raise ValueError(f"no block is declared for {item.path}")
         values = np.frombuffer(self._raw, item.dtype, count * prod(item.dims), start)
+        if item.is_derived and not np.isfinite(values).all():
+            raise ValueError(f"{item.path} has a history with values that are no numbers")
         return values.reshape(count, *item.dims)
 
 
@@ -174,7 +176,7 @@ class _Place:
 
     def attributes(self) -> dict[str, Scalar]:
         """All readable scalar attributes."""
-        values = {name: self.attribute(name) for name in self._node.attributes}
+        values = {name: self.attribute(name) for name in self._node.attributes if name not in (REST, HISTORY)}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -227,6 +229,16 @@ class PackedGroup(_Place):
         table, node, row = found
         return _scalar(self._archive, table, node.column, row)
 
+    def parsed_extras(self) -> ParsedExtras | None:
+        """The extras without their history, and that, if they were parsed when they were packed."""
+        found = self._find("extras")
+        if found is None or HISTORY not in found[1].attributes:
+            return None
+        table, node, row = found
+        history = self._archive.value(table, node.attributes[HISTORY], row)
+        rest = json.loads(self._archive.value(table, node.attributes[REST], row))
+        return rest, tuple(map(tuple, history.tolist()))
+
     def _find(self, name: str) -> tuple[_Table, Node, int] | None:
         if self.path:
             node = self._node.children.get(name)
@@ -276,7 +288,7 @@ def padded(num_bytes: int) -> int:
 def _scalar(archive: PackedArchive, table: _Table, column: int, row: int) -> Scalar | None:
     """As HDF5's reader gives it: a text ends before its padding, a number is a Python number."""
     item = table.shape.items[column]
-    if prod(item.dims) != 1 or (item.layout and "chunks" in item.layout):
+    if not item.is_scalar:
         return None
     value = archive.value(table, column, row)
     if item.is_text:

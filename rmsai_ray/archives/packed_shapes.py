@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 LARGEST_USUAL_SHAPE: Final = 1 << 16
+REST, HISTORY = "\0rest", "\0history"
+"""As if they were attributes of a vital sign's extras: their JSON without the history, and that, parsed."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,25 @@ class Item:
     layout: dict[str, Any] | None = None
     """How a dataset was stored: ``chunks``, ``maxshape`` and ``filters``, or ``compact``."""
 
-    @property
+    @cached_property
+    def is_derived(self) -> bool:
+        """Whether the archive does not have it: HDF5 knows no such name."""
+        return self.attribute in (REST, HISTORY)
+
+    @cached_property
     def is_text(self) -> bool:
         """Whether its values lie among the texts."""
         return self.type.startswith(("vlen:", "fixed:"))
 
-    @property
+    @cached_property
     def is_array(self) -> bool:
         """Whether its values lie in a block of their own."""
         return bool(self.dims) and not self.is_text
+
+    @cached_property
+    def is_scalar(self) -> bool:
+        """Whether HDF5's reader takes it for a single value."""
+        return prod(self.dims) == 1 and "chunks" not in (self.layout or {})
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:

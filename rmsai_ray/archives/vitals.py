@@ -50,8 +50,7 @@ def _read_vital(vitals: Group, name: str, is_vdx: bool, problems: list[Problem])
         return None
     if group is None:
         return None
-    extras = _scalars(group) | read_extras(group, problems)
-    history = _history(group, extras, problems)
+    extras, history = _extras_and_history(group, problems)
     lower, upper = _thresholds(group, extras, is_vdx)
     value, units, time_s = (
         finite(group.scalar("value")),
@@ -74,6 +73,16 @@ def _read_vital(vitals: Group, name: str, is_vdx: bool, problems: list[Problem])
             if key not in _READ_ELSEWHERE
         },
     )
+
+
+def _extras_and_history(
+    group: Group, problems: list[Problem]
+) -> tuple[dict[str, Any], tuple[tuple[float, float], ...]]:
+    parsed = None if "generated_by" in group else group.parsed_extras()
+    if parsed is not None:
+        return _scalars(group) | parsed[0], parsed[1]
+    extras = _scalars(group) | read_extras(group, problems)
+    return extras, _history(group, extras, problems)
 
 
 def _scalars(group: Group) -> dict[str, Any]:
@@ -111,7 +120,7 @@ def _history(
     if not isinstance(entries, list):
         problems.append(problem("bad_history", f"{group.path}/extras", "history is not a list"))
         return ()
-    usable = _plain_history(entries)
+    usable = plain_history(entries)
     is_plain = usable is not None
     if usable is None:
         usable = _odd_history(entries)
@@ -125,7 +134,7 @@ def _history(
     return tuple(sorted(usable))
 
 
-def _plain_history(entries: list[Any]) -> list[tuple[float, float]] | None:
+def plain_history(entries: list[Any]) -> list[tuple[float, float]] | None:
     """That of entries which are nothing but a usable time and value each; None where one is more or less."""
     try:
         times_s = [entry["timestamp"] for entry in entries]

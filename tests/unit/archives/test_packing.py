@@ -201,6 +201,31 @@ def test_rows_that_share_bytes_are_refused() -> None:
         read_archive(raw, NAME)
 
 
+def test_histories_are_parsed_when_they_are_packed() -> None:
+    """And only those that the reader has nothing to remark on."""
+    expected = {"v1": False, "v2": False, "v3": True, "vdx": False, "simulated": True}
+    for kind, is_parsed in expected.items():
+        name, raw = archives()[kind]
+        root = PackedArchive(pack_archive(raw, name).joined()).root
+        event = root.group(next(name for name in root.names if name.startswith("event_")))
+        assert event is not None
+        vital = event.group("vitals").group("Temp")  # type: ignore[union-attr]
+        assert vital is not None
+        assert (vital.parsed_extras() is not None) == is_parsed, kind
+        dataset = vital.dataset("extras")
+        assert dataset is None or dataset.attributes() == {}
+
+
+def test_a_history_that_is_no_number_is_corrupt() -> None:
+    archive = PackedArchive(small())
+    event = archive.root.group("event_1001")
+    history = event.group("vitals").group("HR").parsed_extras()[1]  # type: ignore[union-attr,index]
+    first = np.array(history[0], "<f8").tobytes()
+    assert small().count(first) == 1
+    with pytest.raises(ArchiveError, match="corrupt"):
+        read_archive(small().replace(first, np.array([np.nan, 1.0], "<f8").tobytes()), NAME)
+
+
 def numbers() -> Iterator[Any]:
     yield from (st.floats(width=64), st.integers(-(2**63), 2**63 - 1), st.booleans(), st.text(max_size=9))
 
