@@ -10,12 +10,9 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rmsai_ray.archives.reader import read_archive
 from rmsai_ray.archives.records import Archive, Event, Signal
-from rmsai_ray.backfill.event_rows import times
 from rmsai_ray.backfill.rows import UnitRows
 from rmsai_ray.ids import archive_id
 from rmsai_ray.models.bundle import ModelSpec
@@ -241,14 +238,18 @@ def test_an_empty_signal_has_a_row() -> None:
     assert rejects["reason"].to_pylist() == ["empty_signal"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "microseconds"),
-    [(None, None), (1.5, 1_500_000), (float("inf"), None), (float("nan"), None), (3e11, None), (-3e11, None)],
-)
-def test_times_that_are_no_dates_are_null(seconds: float | None, microseconds: int | None) -> None:
-    assert times([seconds, 2.0]).cast(pa.int64()).to_pylist() == [microseconds, 2_000_000]
-
-
-@given(st.lists(st.floats(-2e9, 5e9)))
-def test_times_are_rounded_as_python_rounds(seconds: list[float]) -> None:
-    assert times(seconds).cast(pa.int64()).to_pylist() == [round(each * 1e6) for each in seconds]
+def test_a_window_does_not_depend_on_the_unit_that_it_is_in() -> None:
+    """Short, holed and raw signals, at another rate and in other company."""
+    raws = (
+        with_lead(one_event(0), lambda samples: samples[:900]),
+        with_lead(one_event(1), gap(500, 1000)),
+        with_lead(one_event(2), lambda samples: np.round(samples * 400).astype(np.int64)),
+        edited(one_event(3), lambda file: file["metadata/sampling_rate_ecg"].write_direct(np.array(400.0))),
+    )
+    for spec in (LONG, SHORT):
+        together, events, _ = rows_of(*raws, spec=spec)
+        expected = {row["window_id"]: row for row in together.to_pylist()}
+        assert len(expected) == len(together) == sum(events["num_windows"].to_pylist())
+        for raw in raws:
+            alone, _, _ = rows_of(raw, spec=spec)
+            assert alone.to_pylist() == [expected[name] for name in alone["window_id"].to_pylist()]

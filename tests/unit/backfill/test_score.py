@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from rmsai_ray.archives.reader import read_archive
 from rmsai_ray.backfill.rows import UnitRows
 from rmsai_ray.backfill.score import Scoring, score_unit
 from rmsai_ray.detection.thresholds import SEED, ThresholdProfile
-from rmsai_ray.encoding.encoder import WindowEncoder
+from rmsai_ray.encoding.encoder import Encoded, WindowEncoder
 from rmsai_ray.models.base import build_network
 from rmsai_ray.models.bundle import ModelBundle
 from rmsai_ray.models.checkpoint import untrained_model
@@ -166,6 +167,20 @@ def test_an_event_without_windows_is_not_judged() -> None:
     assert scored.windows.schema.equals(schemas.windows(4))
     for event in scored.events.to_pylist():
         assert (event["verdict"], event["quality_score"], event["num_anomalous"]) == ("Unknown", None, 0)
+
+
+def test_the_model_sees_the_signals_where_they_lie() -> None:
+    """From reading to the model, within one process, they are not copied."""
+    unit, seen = unit_of(tiny_bundle(), archives()[:2], ("ECG1",)), []
+
+    class Watcher(WindowEncoder):
+        def encode(self, signals_NT: Any, num_samples_N: Any, leads: Any) -> Encoded:
+            seen.append(signals_NT)
+            return super().encode(signals_NT, num_samples_N, leads)
+
+    score_unit(unit, Watcher(tiny_bundle()), SCORING)
+    (signals_NT,) = seen
+    assert np.shares_memory(signals_NT, unit.windows["signal"].chunk(0).flatten().to_numpy())
 
 
 def test_signals_end_here_and_time_is_kept() -> None:
