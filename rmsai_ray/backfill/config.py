@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
-from rmsai_ray.encoding.encoder import DEFAULT_BATCH_WINDOWS
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.signals.leads import select_leads
 
@@ -59,7 +58,8 @@ class BackfillConfig:
     """Only archives modified on this day (UTC) or earlier."""
 
     dry_run: bool = False
-    """Print the plan (objects, bytes, units, estimated time) and stop."""
+    """Print what to expect (requests, bytes, units, time), from a part of the work that is done and thrown
+    away, and stop."""
     validate_only: bool = False
     """Print one line per archive (ok, degraded or fatal, with the reasons) and stop."""
     watch: float | None = None
@@ -74,13 +74,13 @@ class BackfillConfig:
     """Larger objects are quarantined unread."""
 
     unit_bytes: int | None = None
-    """Archive bytes per unit of work. Default: chosen from the plan, 2 to 64 MiB."""
+    """Archive bytes per unit of work. Default: 2 to 64 MiB, smaller towards the end of the run."""
     num_encoders: int | None = None
-    """Encoder actors. Default: one per core, or one per GPU share."""
+    """Encoder actors; 1 works in sequence. Default: one per core, or one per GPU share."""
     num_gpus: float = 0.0
     """GPUs per encoder, 0 for CPU."""
-    batch_windows: int = DEFAULT_BATCH_WINDOWS
-    """Windows per forward pass; changes no result."""
+    batch_windows: int | None = None
+    """Most windows per forward pass; changes no result. Default: chosen from caches, or a GPU's memory."""
     demo: bool = False
     """First fill the archives folder with five minutes of real ECG and simulated archives, if it is empty."""
 

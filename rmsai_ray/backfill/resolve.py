@@ -18,6 +18,7 @@ from rmsai_ray.backfill.stages import EncodeTask, Tasks, WriteTask
 from rmsai_ray.detection.detector_set import DetectorSet
 from rmsai_ray.detection.profiles import find_profile
 from rmsai_ray.detection.shelf import shelve_detector_set
+from rmsai_ray.encoding.encoder import WindowEncoder, limit_threads
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.models.bundle import ModelBundle
 from rmsai_ray.models.checkpoint import load_model
@@ -96,7 +97,16 @@ def load_bundle(config: BackfillConfig) -> ModelBundle:
 
 
 def shelve(run: Run) -> None:
-    """Puts the model and its detectors into the lake, for the workers and for those who read it later."""
+    """Puts the model and its detectors into the lake, for the workers and for those who read it later.
+
+    Before that it compares, on CPUs, how the workers will encode with how torch does, which they do without.
+
+    Raises:
+        RmsaiError: the two differ.
+    """
+    if not run.config.num_gpus:
+        limit_threads(1)
+        WindowEncoder(run.bundle)
     shelve_model(run.lake, run.bundle)
     if run.detectors:
         shelve_detector_set(run.lake, run.detectors)

@@ -12,7 +12,7 @@ from rmsai_ray.backfill.report import unit_report
 from rmsai_ray.backfill.score import Scoring, score_unit
 from rmsai_ray.detection.shelf import load_shelved_detector_set
 from rmsai_ray.encoding.encoder import WindowEncoder, limit_threads
-from rmsai_ray.models.shelf import load_shelved_model
+from rmsai_ray.models.shelf import load_shelved_frozen
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.blocks import UnitTables
 from rmsai_ray.tables.units import write_unit
@@ -26,7 +26,7 @@ class EncodeTask:
     lake_uri: str
     model_id: str
     device: str
-    batch_windows: int
+    batch_windows: int | None
     scoring: Scoring
 
 
@@ -55,8 +55,8 @@ class UnitScorer:
     def __init__(self, task: EncodeTask) -> None:
         limit_threads(1)
         store = Store(task.lake_uri)
-        bundle = load_shelved_model(store, task.model_id)
-        self._encoder = WindowEncoder(bundle, device=task.device, batch_windows=task.batch_windows)
+        model = load_shelved_frozen(store, task.model_id)
+        self._encoder = WindowEncoder(model, device=task.device, batch_windows=task.batch_windows)
         self._scoring = task.scoring
         set_id = task.scoring.detector_set
         self._detectors = load_shelved_detector_set(store, task.model_id, set_id) if set_id else None

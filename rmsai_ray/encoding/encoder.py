@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 
-DEFAULT_BATCH_WINDOWS = 256
-
 LANE_NETWORKS: dict[str, Callable[[ModelSpec, Mapping[str, FloatArray]], LaneNetwork]] = {
     "framed": FramedLanes,
     "recurrent": RecurrentLanes,

@@ -40,7 +40,7 @@ def flops_per_window(network: EcgAutoencoder) -> int:
 
 
 def sgemm_flops_per_s(seconds: float = 0.2) -> float:
-    """What one core reaches in float32 matrix products, FLOP/s: the best of a few sizes, tried for so long."""
+    """What one core reaches in float32 matrix products, FLOP/s: the best of a few sizes within a time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
