@@ -43,7 +43,7 @@ def to_parquet(table: pa.Table) -> bytes:
 def write_parquet(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
     """Tables one after the other as one Parquet file, at least one row group each."""
     sink = pa.BufferOutputStream()
-    dictionaries, encodings = _encodings(schema)
+    dictionaries, encodings = choose_encodings(schema)
     with pq.ParquetWriter(
         sink,
         schema,
@@ -57,7 +57,7 @@ def write_parquet(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
+def choose_encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
     """Columns in dictionaries, and the encoding of others; by path inside the file."""
     dictionaries, encodings = [], {}
     for path, kind in _leaves(schema):
