@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rmsai_ray.archives.packed import content_id
 from rmsai_ray.archives.reader import read_archive
 from rmsai_ray.archives.sources import open_source
 from rmsai_ray.encoding.encoder import WindowEncoder
 from rmsai_ray.errors import ConfigError, LakeError
-from rmsai_ray.ids import archive_id
 from rmsai_ray.models.bundle import ModelBundle, ModelSpec
-from rmsai_ray.models.shelf import load_shelved_model
+from rmsai_ray.models.frozen import FrozenModel
+from rmsai_ray.models.shelf import load_shelved_frozen
 from rmsai_ray.signals.quality import fill_gaps
 from rmsai_ray.signals.resampling import resample
 from rmsai_ray.signals.windows import Windows, cut_windows
@@ -77,7 +78,7 @@ def load_lake_encoder(lake: Lake) -> WindowEncoder:
         StorageError: the lake does not hold the model.
         CheckpointError: what it holds is another one.
     """
-    return WindowEncoder(load_shelved_model(Store(lake.uri), lake.model_id))
+    return WindowEncoder(load_shelved_frozen(Store(lake.uri), lake.model_id))
 
 
 def reconstruct(encoder: WindowEncoder, row: Mapping[str, Any]) -> Reconstruction:
@@ -104,7 +105,7 @@ def reconstruct(encoder: WindowEncoder, row: Mapping[str, Any]) -> Reconstructio
 
 
 def verify(
-    lake: Lake, row: Mapping[str, Any], reconstruction: Reconstruction, bundle: ModelBundle
+    lake: Lake, row: Mapping[str, Any], reconstruction: Reconstruction, bundle: ModelBundle | FrozenModel
 ) -> Verification:
     """Reads the window's archive again and computes the error of the reconstruction anew.
 
@@ -136,7 +137,7 @@ def read_signal(lake: Lake, row: Mapping[str, Any], spec: ModelSpec) -> tuple[st
     )
     uri = place["uri"]
     content = open_source(uri).read(uri)
-    if archive_id(content) != row["archive_id"]:
+    if content_id(content) != row["archive_id"]:
         raise LakeError(f"{uri} has changed since it was encoded: backfill it again")
     leads = {event.event_id: event.leads for event in read_archive(content, uri).events}
     lead = leads.get(row["event_id"], {}).get(row["lead"])
