@@ -1,4 +1,4 @@
-"""``rmsai models``: register, promote, roll back, list and show what a registry holds."""
+"""``rmsai models``: register, promote, roll back, list and show what a registry holds; quantise a model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pandas as pd
 import tyro
 
 from rmsai_ray.cli.output import Answer, VerbGroup
+from rmsai_ray.models.checkpoint import load_model, save_checkpoint
+from rmsai_ray.models.frozen import WEIGHTS_NAME
+from rmsai_ray.models.quantised import quantise_model
 from rmsai_ray.registry import CHAMPION, Lineage, ModelRegistry, Version
 
 DEFAULT_REGISTRY = "./registry"
@@ -140,8 +143,37 @@ class Show(RegistryOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantise:
+    """Writes a copy of a model whose weights are eight-bit integers: another model, a quarter of the size."""
+
+    model: tyro.conf.Positional[str]
+    """Checkpoint folder or packaged model."""
+    output: tyro.conf.Positional[Path]
+    """Folder of the new checkpoint."""
+    json: bool = False
+    """Answer with JSON."""
+    csv: Path | None = None
+    """Write the rows to this file, - for standard output."""
+
+    def answer(self) -> Answer:
+        """Its id, and the sizes of both models' weights."""
+        original = load_model(self.model)
+        quantised = quantise_model(original)
+        folder = save_checkpoint(quantised, self.output)
+        row = {
+            "model_id": quantised.model_id,
+            "made_from": original.model_id,
+            "bytes": (folder / WEIGHTS_NAME).stat().st_size,
+            "bytes_before": sum(array.nbytes for array in original.tensors.values()),
+            "folder": str(folder),
+        }
+        frame = pd.DataFrame([row])
+        return Answer(data=row, rows=frame, tables={"quantised": frame})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Models(VerbGroup):
-    """Registers models and detector sets, promotes them and rolls back."""
+    """Registers models and detector sets, promotes them, rolls back, and makes models smaller."""
 
     verb: (
         Annotated[Register, tyro.conf.subcommand("register", prefix_name=False)]
@@ -149,6 +181,7 @@ class Models(VerbGroup):
         | Annotated[Rollback, tyro.conf.subcommand("rollback", prefix_name=False)]
         | Annotated[ListVersions, tyro.conf.subcommand("list", prefix_name=False)]
         | Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
+        | Annotated[Quantise, tyro.conf.subcommand("quantise", prefix_name=False)]
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rmsai_ray.cli import main
-from rmsai_ray.models.checkpoint import save_checkpoint
+from rmsai_ray.models.checkpoint import load_model, save_checkpoint
 from tests.local_backfill import tiny_bundle
 
 
@@ -95,3 +95,10 @@ def test_what_cannot_be_done_is_one_line(
     assert (found, out) == (code, "")
     assert complaint in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_quantised_model_is_another_and_smaller(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "quantise", "framed-2400x64", str(folder / "small"))
+    assert found["model_id"] != found["made_from"] == load_model("framed-2400x64").model_id
+    assert load_model(folder / "small").model_id == found["model_id"]
+    assert found["bytes"] < found["bytes_before"] / 3
