@@ -67,13 +67,18 @@ class UnitTables:
 
 
 def _to_ipc(table: pa.Table) -> pa.Array:
-    """A table as the one value of a binary column, without another copy."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content = sink.getvalue()
+    """A table as the one value of a binary column; each buffer is copied once."""
+    counted = pa.MockOutputStream()
+    _write(table, counted)
+    content = pa.allocate_buffer(counted.size())  # a stream that grows copies what it has again and again
+    _write(table, pa.FixedSizeBufferWriter(content))
     offsets = pa.py_buffer(np.array([0, content.size], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content])
+
+
+def _write(table: pa.Table, sink: pa.NativeFile) -> None:
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
 
 
 def _from_ipc(value: pa.Scalar) -> pa.Table:
