@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from rmsai_ray.runs import RunRecord, command_line, now
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import parts
 from rmsai_ray.tables.compaction import compact_parts, compact_vectors, remove_old_versions
+from rmsai_ray.tables.formats import embedding_formats
 from rmsai_ray.tables.lake import Lake, open_lake
 from rmsai_ray.tables.lease import Lease
 from rmsai_ray.tables.retention import bring_back, check_period, move_out
@@ -50,6 +52,8 @@ class MaintainConfig:
     """YYYY-MM: what the archive holds of this and later periods comes back."""
     archive: str | None = None
     """The archive: a folder or s3://bucket/prefix; else LAKE/archived."""
+    embeddings: Literal["float32", "float16"] | None = None
+    """What LanceDB has embeddings in from now on, instead of what it has; Parquet keeps 32 bits."""
     demo: bool = False
     """First fill the lake with simulated patients, each in parts of its own, if it is empty."""
 
@@ -111,6 +115,8 @@ def _maintain(config: MaintainConfig, lake: Lake, store: Store) -> dict[str, Any
         first_kept = months_before(now(), config.archive_older_than_months)
         moved = move_out(store, vectors, model_id, Store(config.archive_uri), before=first_kept)
     compact(store, vectors, lake, manifest.unit_ids)
+    if config.embeddings is not None:
+        set_embeddings(Lake(lake.uri, model_id), vectors, config.embeddings, config.target_recall)
     index = ensure_index(vectors, target_recall=config.target_recall)
     remove_old_versions(vectors, timedelta(days=config.keep_versions_days))
     return {"moved_parts": len(moved), "index": asdict(index)}
@@ -131,6 +137,22 @@ def compact(store: Store, vectors: VectorTable, lake: Lake, units: set[str]) -> 
             raise LakeError(
                 f"{name} had {count.num_rows} rows and has {after[name].num_rows} after compaction"
             )
+
+
+def set_embeddings(lake: Lake, vectors: VectorTable, kind: str, target_recall: float) -> None:
+    """Writes the LanceDB table anew from the record, unless its embeddings are what they should be.
+
+    Raises:
+        LakeError: a sample's ten nearest would not be found as they must be; nothing was changed.
+    """
+    values = getattr(pa, kind)()
+    if vectors.open().schema.field("embedding").type.value_type == values:
+        return
+    found = embedding_formats(lake).set_index("format")["recall_at_10"]
+    if not found.empty and found[kind] < target_recall:
+        raise LakeError(f"with {kind} embeddings recall@10 is {found[kind]:.4f}, less than {target_recall}")
+    columns = [name for name in lake.dataset("windows").schema.names if name != "period"]
+    vectors.rewrite(lake.dataset("windows").to_batches(columns=columns), values)
 
 
 def months_before(time: datetime, months: int) -> str:

@@ -13,6 +13,7 @@ SCHEMA_VERSION = "2"
 VERSION_KEY = b"rmsai_schema"
 
 TIME = pa.timestamp("us", tz="UTC")
+FLOAT32 = pa.float32()
 
 
 def _schema(table: str, fields: list[pa.Field]) -> pa.Schema:
@@ -136,8 +137,11 @@ SCORE = pa.struct(
 )
 
 
-def windows(embedding_dim: int) -> pa.Schema:
-    """Schema of the ``windows`` table of a model with ``embedding_dim``-dimensional embeddings."""
+def windows(embedding_dim: int, values: pa.DataType = FLOAT32) -> pa.Schema:
+    """Schema of the ``windows`` table of a model with ``embedding_dim``-dimensional embeddings.
+
+    The record has ``values`` of 32 bits; LanceDB may have them of 16.
+    """
     return _schema(
         "windows",
         [
@@ -159,7 +163,7 @@ def windows(embedding_dim: int) -> pa.Schema:
             _required("unit", pa.string()),  # mV | raw (gain unknown)
             _required("condition", pa.string()),
             pa.field("heart_rate", pa.float64()),
-            _required("embedding", pa.list_(pa.float32(), embedding_dim)),
+            _required("embedding", pa.list_(values, embedding_dim)),
             _required("norm_offset", pa.float32()),  # normalised = (signal − offset) / scale
             _required("norm_scale", pa.float32()),
             _required("beats", pa.list_(pa.int16())),  # samples of the window; the decoder wants them, too

@@ -17,7 +17,7 @@ def storage(lake: Lake) -> pd.DataFrame:
     embedding_bytes_per_row, metadata_bytes_per_row``.
 
     Parquet is counted from the files' footers, compressed as they lie. LanceDB's embeddings are counted as
-    the float32 values that they are; the rest of its bytes are the other columns, versions and indices.
+    the values that they are; the rest of its bytes are the other columns, versions and indices.
     """
     rows = [_parquet(lake, table) for table in TABLES]
     if lake.vector_files():
@@ -76,7 +76,8 @@ def _embedding_bytes(footer: Any) -> int:
 def _lance(lake: Lake) -> dict[str, Any]:
     table, files = lake.vectors(), lake.vector_files()
     num_rows = table.count_rows()
-    value_bytes = table.schema.field("embedding").type.list_size * 4
+    kind = table.schema.field("embedding").type
+    value_bytes = kind.list_size * kind.value_type.bit_width // 8
     return {
         "store": "lancedb",
         "table": table.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import lance
@@ -30,6 +31,7 @@ class VectorTable:
 
     def __init__(self, lake_uri: str, model_id: str, embedding_dim: int) -> None:
         self.uri = f"{lake_uri}/{FOLDER}/{table_name(model_id)}.lance"
+        self._dim = embedding_dim
         self._schema = schemas.published(schemas.windows(embedding_dim))
         self._options = lance_options(lake_uri)
 
@@ -54,9 +56,23 @@ class VectorTable:
         """Writes rows that nobody sees until they are published; returns the fragments for the ledger."""
         if windows.num_rows == 0:
             return []
-        rows = windows.cast(self._schema)  # Parquet gives the items of its lists another name
-        fragments = write_fragments(rows, self.uri, schema=self._schema, storage_options=self._options)
+        rows = windows.cast(self._stored_schema)  # Parquet gives the items of its lists another name
+        fragments = write_fragments(rows, self.uri, schema=rows.schema, storage_options=self._options)
         return [fragment.to_json() for fragment in fragments]
+
+    def rewrite(self, batches: Iterable[pa.RecordBatch], values: pa.DataType) -> None:
+        """Replaces all rows by those of the record, with embeddings of ``values``, in one commit; drops the
+        index. Later rows get the same values."""
+        self._stored_schema = schemas.published(schemas.windows(self._dim, values))
+        rows = (batch.cast(self._stored_schema) for batch in batches)
+        reader = pa.RecordBatchReader.from_batches(self._stored_schema, rows)
+        lance.write_dataset(reader, self.uri, mode="overwrite", storage_options=self._options)
+
+    @cached_property
+    def _stored_schema(self) -> pa.Schema:
+        """With embeddings as the table has them; only maintenance changes that, when nobody writes."""
+        values = self.open().schema.field("embedding").type.value_type
+        return schemas.published(schemas.windows(self._dim, values))
 
     def delete_rows(self, archives_by_unit: dict[str, set[str]]) -> None:
         """Deletes the rows of archives that were replaced. Doing it twice is doing it once."""

@@ -4,6 +4,9 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import lance
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from rmsai_ray.backfill import maintain as flow
@@ -52,6 +55,39 @@ def test_old_results_go_to_the_archive_and_come_back(lake: Lake, tmp_path: Path)
     maintain(MaintainConfig(lake=lake.store.uri, restore_since="1999-01", archive=there))
     assert windows(lake) == ["x", "y", "z"]
     assert lake.published() == lake.rows("windows")
+
+
+def test_embeddings_of_16_bits_and_back(lake: Lake) -> None:
+    maintain(MaintainConfig(lake=lake.store.uri))
+    before = embeddings(lake)
+    maintain(MaintainConfig(lake=lake.store.uri, embeddings="float16"))
+    assert embeddings(lake).type.value_type == pa.float16()
+    assert lake.published() == lake.rows("windows")
+    lake = Lake(Path(lake.store.uri))  # as the next run has it
+    lake.write("u3", archive("e", "late"))
+    lake.settle()
+    lake.write("u4", archive("c", "new"))
+    lake.settle()
+    assert embeddings(lake).type.value_type == pa.float16()
+    assert windows(lake) == ["late", "new", "x", "y"]
+    assert lake.published() == lake.rows("windows")
+    maintain(MaintainConfig(lake=lake.store.uri, embeddings="float32"))
+    assert embeddings(lake).type == before.type
+    assert lake.published() == lake.rows("windows")
+
+
+def test_embeddings_that_would_not_find_their_nearest_stay(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pd.DataFrame({"format": ["float16"], "recall_at_10": [0.98]})
+    monkeypatch.setattr(flow, "embedding_formats", lambda lake: found)
+    with pytest.raises(LakeError, match=r"float16.*0\.9800"):
+        maintain(MaintainConfig(lake=lake.store.uri, embeddings="float16"))
+    assert embeddings(lake).type.value_type == pa.float32()
+
+
+def embeddings(lake: Lake) -> pa.ChunkedArray:
+    return lance.dataset(lake.vectors.uri).to_table()["embedding"]
 
 
 def test_a_lake_that_a_run_works_on_is_refused(lake: Lake) -> None:
