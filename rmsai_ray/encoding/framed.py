@@ -101,6 +101,7 @@ class _BothWays:
         rows = slice(num_states, num_states + len(stem_DI))
         num_rows = self.directions[0].weight_GK.shape[1]
         forth, back = (buffers.get(name, num_frames, num_rows, num_lanes) for name in ("forth", "back"))
+        forth[:, -1] = back[:, -1] = 1  # what the biases are multiplied by
         np.matmul(stem_DI, input_SIL, out=forth[:, rows])
         tanh_rows(forth, num_states, added_DL)
         back[:, rows] = forth[::-1, rows]

@@ -12,6 +12,7 @@ model's shapes, when it is loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,16 +142,17 @@ class LaneEngine:
 
 
 class Buffers:
-    """Arrays that are used again in the next batch: fresh memory costs a page fault every 4 KiB."""
+    """Memory that is used again in the next batch: fresh memory costs a page fault every 4 KiB."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, tuple[int, ...]], FloatArray] = {}
+        self._held: dict[str, FloatArray] = {}
 
     def get(self, name: str, *shape: int) -> FloatArray:
-        """The array of that name and shape, with what was last written to it; ones at first."""
-        if (name, shape) not in self._held:
-            self._held[name, shape] = np.ones(shape, np.float32)
-        return self._held[name, shape]
+        """An array of that shape, holding anything; valid until the name is asked for again."""
+        size = math.prod(shape)
+        if name not in self._held or self._held[name].size < size:
+            self._held[name] = np.empty(size, np.float32)
+        return self._held[name][:size].reshape(shape)
 
 
 @dataclass(frozen=True)

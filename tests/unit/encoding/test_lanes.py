@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from rmsai_ray.encoding import encoder as encoder_module
 from rmsai_ray.encoding.beats import fill_grid, find_beats
 from rmsai_ray.encoding.encoder import Encoded, WindowEncoder
 from rmsai_ray.encoding.errors import lane_errors
-from rmsai_ray.encoding.kernels import gelu, tanh_rows
+from rmsai_ray.encoding.kernels import compiled, gelu, tanh_rows
 from rmsai_ray.encoding.lanes import (
     WIDTHS,
+    Buffers,
     LaneEngine,
     Lanes,
     _around_the_middle,
@@ -209,6 +211,20 @@ def test_errors_are_those_of_torch(num_samples: int) -> None:
     found_3L = lane_errors(np.ascontiguousarray(x_LT.T), np.ascontiguousarray(y_LT.T), real_L, FS)
     expected_3L = masked_errors(*map(torch.from_numpy, (x_LT, y_LT, real_L)), FS).numpy()
     np.testing.assert_allclose(found_3L, expected_3L, rtol=2e-6)
+
+
+def test_a_function_whose_machine_code_cannot_be_kept_is_compiled_all_the_same() -> None:
+    without_a_file: dict[str, Any] = {}
+    exec("def add(x, y): return x + y", without_a_file)
+    assert compiled(without_a_file["add"])(1, 2) == 3
+
+
+def test_buffers_grow_and_are_used_again() -> None:
+    buffers = Buffers()
+    small, large = buffers.get("x", 2, 3), buffers.get("x", 4, 5)
+    assert (small.shape, large.shape) == ((2, 3), (4, 5))
+    assert np.shares_memory(buffers.get("x", 3, 2), large)
+    assert not np.shares_memory(buffers.get("y", 3, 2), large)
 
 
 def test_activations_are_exact_to_a_few_parts_in_ten_million() -> None:
