@@ -55,7 +55,9 @@ def windows(spec: ModelSpec, num_windows: int, seed: int = 0) -> tuple[np.ndarra
 @pytest.fixture(scope="module", params=SMALL)
 def bundle(request: pytest.FixtureRequest) -> ModelBundle:
     name: str = request.param
-    return load_model(name) if name == "framed-2400x64" else untrained_model(name)
+    if name == "framed-2400x64":
+        return load_model(name)
+    return untrained_like(replace(get_profile(name), window_samples=60))
 
 
 def assert_same_bits(found: Encoded, expected: Encoded, rows: np.ndarray) -> None:
