@@ -3,8 +3,8 @@
     python -m benchmarks.fetching [--objects 10000] [--repeat 3] [--output result.json]
 
 Objects of 100 KB are stored once and read whole, in the order of their names, by a consumer that drops them;
-s3fs reads a fifth of them per round, because it takes so long. Faults are dealt by a proxy in front of the
-server: 5 % of all GETs are answered with 503, 5 % with silence, and of 5 % the body breaks off.
+by all ways in turn, a fifth of the objects at a time. Faults are dealt by a proxy in front of the server: 5 %
+of all GETs are answered with 503, 5 % with silence, and of 5 % the body breaks off.
 
 Packs hold simulated archives of ten events, and are read with one thread from memory, as the archives are.
 """
@@ -41,7 +41,7 @@ from tests.cluster.flaky_proxy import Fault, flaky_proxy
 OBJECT_BYTES = 100_000
 BATCH = 500
 EVENTS_PER_ARCHIVE, EVENTS_PER_LISTED_ARCHIVE = 10, 1
-S3FS_SHARE = 5
+SLICES = 5
 PERCENT_OF_EACH_FAULT = 5
 
 Values = dict[str, float]
@@ -84,10 +84,14 @@ def store_objects(uri: str, count: int) -> None:
 def fetching(uri: str, options: Options) -> tuple[Values, Values]:
     """Objects per second and CPU time of each way."""
     names = [f"{uri.removeprefix('s3://')}/objects/{number:06}.h5" for number in range(options.objects)]
-    few = names[: max(1, options.objects // S3FS_SHARE)]
     filesystem = s3fs.S3FileSystem(client_kwargs={"endpoint_url": os.environ["AWS_ENDPOINT_URL"]})
+    fetcher = Fetcher(open_source(f"{uri}/objects"), attempts=3, max_archive_bytes=1 << 28)
 
-    def cat() -> int:
+    def ours(few: list[str]) -> int:
+        rows = [{"uri": f"s3://{name}", "size": OBJECT_BYTES} for name in few]
+        return sum(len(fetched.content or b"") for _, fetched in fetcher.fetch_all(rows))
+
+    def cat(few: list[str]) -> int:
         batches = [few[at : at + BATCH] for at in range(0, len(few), BATCH)]
         return sum(len(content) for batch in batches for content in filesystem.cat(batch).values())
 
@@ -95,37 +99,28 @@ def fetching(uri: str, options: Options) -> tuple[Values, Values]:
         with filesystem.open(name) as file:
             return len(file.read())
 
-    def opened() -> int:
+    def opened(few: list[str]) -> int:
         with ThreadPoolExecutor(16) as pool:
             return sum(pool.map(read_open, few))
 
     cpu_ms: dict[str, list[float]] = defaultdict(list)
 
-    def rate(name: str, way: Callable[[], int], count: int) -> float:
+    def rate(name: str, way: Callable[[list[str]], int]) -> float:
+        few = names[len(cpu_ms[name]) % SLICES :: SLICES]
         started, cpu_started = time.perf_counter(), time.process_time()
-        assert way() == count * OBJECT_BYTES
-        cpu_ms[name].append((time.process_time() - cpu_started) / count * 1e3)
-        return count / (time.perf_counter() - started)
+        assert way(few) == len(few) * OBJECT_BYTES
+        cpu_ms[name].append((time.process_time() - cpu_started) / len(few) * 1e3)
+        return len(few) / (time.perf_counter() - started)
 
-    ways = {
-        "ours": (partial(read_all, f"{uri}/objects"), options.objects),
-        "s3fs cat": (cat, len(few)),
-        "s3fs open": (opened, len(few)),
-    }
-    rates = medians(
-        interleaved(options.repeat, {name: partial(rate, name, *way) for name, way in ways.items()})
-    )
+    ways = {"ours": ours, "s3fs cat": cat, "s3fs open": opened}
+    measures = {name: partial(rate, name, way) for name, way in ways.items()}
+    rates = medians(interleaved(SLICES, measures))
     cpu = medians(cpu_ms)
     values = {f"{name} (objects/s)": value for name, value in rates.items()}
     values |= {f"{name} (CPU ms per object)": value for name, value in cpu.items()}
     peer, peer_cpu = max(rates["s3fs cat"], rates["s3fs open"]), min(cpu["s3fs cat"], cpu["s3fs open"])
     ratios = {"ours / s3fs": rates["ours"] / peer, "s3fs CPU / ours": peer_cpu / cpu["ours"]}
     return values, ratios
-
-
-def read_all(uri: str) -> int:
-    """Fetches everything below a URI as a unit's reader does; the bytes that came."""
-    return sum(len(fetched or b"") for fetched in contents(uri))
 
 
 def contents(uri: str) -> Any:
