@@ -19,11 +19,15 @@ NUM_ARCHIVES, NUM_EVENTS = 12, 2
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server: LocalS3) -> Iterator[None]:
-    """A local Ray with 2 CPUs; started after the S3 server because workers inherit the environment."""
+    """A local Ray with 2 CPUs, and a GPU that is none.
+
+    Started after the S3 server because workers inherit the environment.
+    """
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         ray.init(
             num_cpus=2,
+            num_gpus=1,
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import pytest
 
 from benchmarks._lake_check import KEYS, MAY_DIFFER, compare, compare_rows, read_tables
 from rmsai_ray.backfill.config import BackfillConfig
+from rmsai_ray.backfill.pipeline import run_units
+from rmsai_ray.backfill.plan import list_archives
+from rmsai_ray.backfill.resolve import find_todo, plan_units, resolve, shelve, tasks_of
+from rmsai_ray.compute import Cluster, plan_stages
 from rmsai_ray.storage import Store
+from rmsai_ray.tables.manifest import load_manifest
+from rmsai_ray.tables.units import settle
 from tests.cluster.corpus import only_model, run
 
 FOUR_CORES = """
@@ -45,6 +52,21 @@ def test_same_rows_from_four_encoders(uninterrupted: BackfillConfig, tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not compare(lake, uninterrupted.lake)
+
+
+def test_same_rows_from_the_stages_around_a_gpu(uninterrupted: BackfillConfig, tmp_path: Path) -> None:
+    """With a GPU that only Ray believes in: its encoder computes on the CPU."""
+    backfill = resolve(replace(uninterrupted, lake=str(tmp_path / "lake"), unit_bytes=1))
+    shelve(backfill)
+    backfill.vectors.ensure_exists()
+    model_id = backfill.bundle.model_id
+    todo = find_todo(backfill, list_archives(backfill.config), load_manifest(backfill.lake, model_id))
+    stages = plan_stages(Cluster(num_cpus=2, num_gpus=1), num_encoders=None, num_gpus=1)
+    units = plan_units(backfill, todo, num_workers=1)
+    reports = list(run_units(units, tasks_of(backfill, on_gpu=False), stages))
+    assert len(reports) == len(units)
+    settle(backfill.lake, backfill.vectors, model_id)
+    assert not compare(backfill.lake.uri, uninterrupted.lake)
 
 
 def test_same_rows_in_another_order(uninterrupted: BackfillConfig, tmp_path: Path) -> None:

@@ -43,10 +43,9 @@ def test_killed_driver_is_finished_by_the_same_command(uninterrupted: BackfillCo
     assert finished <= set(manifest["unit_id"].to_pylist()), "a finished unit was done again"
 
 
-@pytest.mark.parametrize("stage", ["ReadUnits", "EncodeWindows", "WriteUnits"])
-def test_killed_worker_is_replaced(uninterrupted: BackfillConfig, tmp_path: Path, stage: str) -> None:
+def test_killed_worker_is_replaced(uninterrupted: BackfillConfig, tmp_path: Path) -> None:
     lake = str(tmp_path / "lake")
-    with killing(re.compile(rf"ray::MapWorker\(MapBatches\({stage}\)\)\.\w+")) as killed:
+    with killing(re.compile(r"ray::MapWorker\(MapBatches\(ProcessUnits\)\)\.\w+")) as killed:
         run(uninterrupted, lake=lake, unit_bytes=1)
     assert len(killed) == 1
     assert not compare(lake, uninterrupted.lake)

@@ -47,6 +47,8 @@ HOMES = {
     "lancedb": ("tables",),
     "duckdb": ("tables",),
     "sklearn": ("detection", "evaluation"),
+    "numba": ("encoding",),
+    "deflate": ("archives",),
     "skops": ("detection",),
     "optuna": ("evaluation",),
     "obstore": ("storage",),
