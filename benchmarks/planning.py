@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ from rmsai_ray.ids import archive_id
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.ledger import LedgerEntry
-from rmsai_ray.tables.manifest import Manifest, difference, fold, load_manifest, save_manifest
+from rmsai_ray.tables.manifest import (
+    Manifest,
+    count_by_status,
+    difference,
+    fold,
+    load_manifest,
+    save_manifest,
+)
 
 MODEL, RUN = "framed-2400x64-000000000000", "backfill-0000000000000000"
 UNIT_ARCHIVES = 32
@@ -131,7 +139,13 @@ def measured(step: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) ->
 
 def import_only(lake: str, _: int) -> dict[str, Any]:
     """What the imports alone take."""
+    import_driver()
     return {}
+
+
+def import_driver() -> None:
+    """What a backfill has in memory before it plans."""
+    import_module("rmsai_ray.backfill.flow")
 
 
 def write_manifest(lake: str, number: int) -> dict[str, Any]:
@@ -143,6 +157,7 @@ def write_manifest(lake: str, number: int) -> dict[str, Any]:
 
 def plan(lake: str, number: int) -> dict[str, Any]:
     """Listing, manifest, difference and units, as the driver makes them."""
+    import_driver()
     seconds: dict[str, float] = {}
     started = time.perf_counter()
 
@@ -161,11 +176,14 @@ def plan(lake: str, number: int) -> dict[str, Any]:
     )
     num_units = sum(1 for _ in units)
     lap("units")
+    count_by_status(listing, manifest)
+    lap("counts")
     return {"todo": todo.num_rows, "units": num_units, **seconds}
 
 
 def fold_new(lake: str, number: int, new: int) -> dict[str, Any]:
     """The end of a night's run: manifest and ledger entries become the next manifest."""
+    import_driver()
     rows = manifest_rows(number, number + new).to_pylist()
     units: dict[str, list[dict[str, Any]]] = {}
     for row in rows:

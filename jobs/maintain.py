@@ -2,6 +2,7 @@
 
 python jobs/maintain.py                                  the demo: six simulated patients, local folders
 python jobs/maintain.py --lake s3://icu/lake
+python jobs/maintain.py --lake s3://icu/lake --embeddings float16
 python jobs/maintain.py --lake s3://icu/lake --archive-older-than-months 24 --archive s3://cold/icu
 python jobs/maintain.py --lake s3://icu/lake --restore-since 2024-01 --archive s3://cold/icu
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from rmsai_ray.backfill.bounds import binding_bound
@@ -29,7 +28,7 @@ from rmsai_ray.models.profiles import DEFAULT_PROFILE
 from rmsai_ray.runs import JsonLog, RunRecord, command_line
 from rmsai_ray.tables import parts
 from rmsai_ray.tables.lease import Lease
-from rmsai_ray.tables.manifest import Manifest
+from rmsai_ray.tables.manifest import count_by_status
 from rmsai_ray.tables.units import preview, settle
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ def backfill_once(run: Run, console: Console) -> Summary:
             run.vectors.absorb_new_rows()
             bound = binding_bound(summary, run.lake, run.bundle, on_gpu=config.num_gpus > 0)
             record.facts["binding"] = asdict(bound) if bound else None
-    counts = listed_by_status(listing, manifest)
+    counts = count_by_status(listing, manifest)  # they add up to the listing
     print_summary(
         console,
         summary,
@@ -147,14 +146,6 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
         record.counts = summary.to_json()
         record.timings_s = {**summary.seconds, "elapsed": time.perf_counter() - started}
         record.finish(run.lake, status, error)
-
-
-def listed_by_status(listing: pa.Table, manifest: Manifest) -> dict[str, int]:
-    """committed, skipped and quarantined archives of the listing; they add up to it."""
-    known = manifest.columns(["uri", "status"])
-    listed = pc.is_in(known["uri"], value_set=listing["uri"].combine_chunks())
-    counted = known.filter(listed)["status"].value_counts()
-    return {each["values"]: each["counts"] for each in counted.to_pylist()}
 
 
 def places(run: Run) -> dict[str, str]:

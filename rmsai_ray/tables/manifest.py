@@ -8,6 +8,7 @@ it again.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -185,6 +186,15 @@ def _unsettled(listing: pa.Table, manifest: Manifest, run_id: str, *, retry: boo
         ours = pc.and_(pc.equal(there["run_id"], run_id), pc.is_in(there["status"], value_set=final))
         settled_L[listed] = pc.and_(same, ours)
     return listing.filter(pa.array(~settled_L))
+
+
+def count_by_status(listing: pa.Table, manifest: Manifest) -> dict[str, int]:
+    """How many of the listed archives have which status."""
+    counts: Counter[str] = Counter()
+    for page in manifest.pages(["uri", "status"]):
+        row_L = pc.index_in(listing["uri"], value_set=page["uri"].combine_chunks())
+        counts.update(page["status"].take(row_L.drop_null()).to_pylist())
+    return dict(counts)
 
 
 def _related(manifest: Manifest, listing: pa.Table) -> pa.Table:

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from rmsai_ray.errors import LakeError
 from rmsai_ray.storage import Store
-from rmsai_ray.tables import manifest as manifest_module
 from rmsai_ray.tables.ledger import COPY, LedgerEntry
 from rmsai_ray.tables.manifest import (
     LISTING,
@@ -390,23 +389,3 @@ def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
     store.put(manifest_key(MODEL), to_parquet(table.replace_schema_metadata({"rmsai_schema": "archives/1"})))
     with pytest.raises(LakeError, match=r"archives/1.*archives/2.*another lake"):
         load_manifest(store, MODEL)
-
-
-def test_a_small_change_to_many_pages_is_what_one_page_would_become(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the object is the same to the byte as if it had been written at once."""
-    monkeypatch.setattr(manifest_module, "ROWS_PER_GROUP", 3)
-    before = entry("u1", *[row(f"a{number:02}", f"x{number}") for number in range(0, 20, 2)])
-    after = entry("u2", *[row(f"a{number:02}", f"y{number}") for number in (1, 4, 5, 6, 7, 19, 20)])
-    known = manifest(before)
-    assert [page.num_rows for page in known.pages()] == [3, 3, 3, 1]
-    folded = fold(known, [after], RUN).manifest
-    uris = folded.columns(["uri"])["uri"].to_pylist()
-    assert uris == sorted(uris)
-    assert len(uris) == len(set(uris)) == 15
-    assert [page.num_rows for page in folded.pages()] == [3] * 5
-    assert folded.content == Manifest.of([folded.rows], ["u2"]).content
-    assert {found["uri"] for found in folded.rows.to_pylist() if found["unit_id"] == "u2"} == {
-        found["uri"] for found in after.archives
-    }
-    changed = todo(listing(**{uri: uri for uri in uris}), folded)
-    assert list(changed) == uris
