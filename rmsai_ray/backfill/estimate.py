@@ -14,6 +14,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from rmsai_ray.archives.packs import is_member, object_uri
 from rmsai_ray.backfill.pipeline import run_units
 from rmsai_ray.backfill.plan import Unit
 from rmsai_ray.backfill.report import Summary
@@ -36,7 +37,7 @@ class Estimate:
     """What is to be expected of a backfill."""
 
     num_gets: int
-    """One for each archive."""
+    """One for each object: an archive, or a pack of them, whose index takes one more."""
     num_puts: int
     """Parts, fragments and ledger entries."""
     num_lists: int
@@ -72,7 +73,7 @@ def estimate(run: Run, todo: pa.Table, *, num_listed: int, listing_s: float) -> 
     num_units = len(plan_units(run, todo, num_workers=trial.stages.num_encoders))
     num_encoders = min(trial.stages.num_encoders, num_units)
     return Estimate(
-        num_gets=todo.num_rows,
+        num_gets=_num_gets(todo["uri"].to_pylist()),
         num_puts=round(trial.num_objects / trial.num_units * num_units),
         num_lists=-(-num_listed // OBJECTS_PER_LISTING),
         read_bytes=read_bytes,
@@ -97,6 +98,11 @@ def print_estimate(console: Console, num_listed: int, num_todo: int, expected: E
         encoders = f"{expected.num_encoders} encoder{'s' if expected.num_encoders > 1 else ''}"
         table.add_row("estimated time", f"{expected.seconds:,.0f} s with {encoders}, Ray's start included")
     console.print(table)
+
+
+def _num_gets(uris: list[str]) -> int:
+    packs = {object_uri(uri) for uri in uris if is_member(uri)}
+    return sum(not is_member(uri) for uri in uris) + 2 * len(packs)
 
 
 def _try(run: Run, todo: pa.Table) -> Trial:
