@@ -74,7 +74,7 @@ class BackfillConfig:
     """Larger objects are quarantined unread."""
 
     unit_bytes: int | None = None
-    """Archive bytes per unit of work. Default: 2 to 64 MiB, smaller towards the end of the run."""
+    """Archive bytes per unit of work. Default: 2 to 256 MiB, smaller towards the end of the run."""
     num_encoders: int | None = None
     """Encoder actors; 1 works in sequence. Default: one per core, or one per GPU share."""
     num_gpus: float = 0.0

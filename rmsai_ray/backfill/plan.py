@@ -17,8 +17,8 @@ from rmsai_ray.backfill.config import MEBIBYTE, BackfillConfig
 from rmsai_ray.tables.manifest import LISTING
 
 MIN_UNIT_BYTES = 2 * MEBIBYTE
-MAX_UNIT_BYTES = 64 * MEBIBYTE
-UNITS_PER_WORKER = 4
+MAX_UNIT_BYTES = 256 * MEBIBYTE
+UNITS_PER_WORKER = 2
 """That what is left would be cut into. Units shrink towards the end, where a large one would keep a single
 worker busy; large ones before it make parts and fragments few."""
 

@@ -104,7 +104,7 @@ def test_a_unit_travels_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "workers", "mebibytes"), [(0, 1, 2), (100, 2, 12.5), (160, 1, 40), (10**6, 4, 64), (10, 16, 2)]
+    ("total", "workers", "mebibytes"), [(0, 1, 2), (100, 2, 25), (160, 1, 80), (10**6, 4, 256), (10, 16, 2)]
 )
 def test_units_are_small_enough_to_share_and_never_tiny_or_huge(
     total: int, workers: int, mebibytes: float

@@ -24,6 +24,9 @@ from tests.small_tables import MODEL, rows
 DIM, ROWS, CLUSTERS = 16, 3000, 60
 Array = npt.NDArray[np.float32]
 
+NEARLY_ALL = 0.96
+"""Of the neighbours of forty queries: as much as a target of 0.99, measured on a thousand, scatters."""
+
 
 def embeddings(num_rows: int, seed: int) -> Array:
     rng = np.random.default_rng(seed)
@@ -109,7 +112,7 @@ def test_index_meets_its_target_with_queries_that_it_was_not_measured_with(
     assert report.probes is not None
     assert 1 < report.probes < 40  # of 54 partitions
     assert 0.99 <= report.recall < 1
-    assert recall(table, parts) >= 0.985
+    assert recall(table, parts) >= NEARLY_ALL
     note = find_note(table.open())
     assert note == IndexNote(probes=report.probes, recall=round(report.recall, 4), num_rows=ROWS)
 
@@ -142,7 +145,7 @@ def test_an_index_that_still_does_is_kept(table: VectorTable, parts: dict[str, A
     publish(table, "c", embeddings(200, 3))
     second = ensure_index(table, min_rows=1)
     assert (second.built, second.probes, second.num_unindexed) == (False, first.probes, 0)
-    assert recall(table, {**parts, "c": embeddings(200, 3)}) >= 0.985
+    assert recall(table, {**parts, "c": embeddings(200, 3)}) >= NEARLY_ALL
 
 
 def test_a_table_that_grew_a_lot_gets_a_new_index(table: VectorTable) -> None:
@@ -177,7 +180,7 @@ def test_a_target_out_of_reach_fails_and_leaves_the_old_index(
         ensure_index(table, min_rows=1)
     assert files(table) == before
     assert (table.open().version, find_note(table.open())) == (version, old)
-    assert recall(table, parts) >= 0.985
+    assert recall(table, parts) >= NEARLY_ALL
 
 
 def test_a_crash_before_the_commit_leaves_the_old_index(
@@ -198,7 +201,7 @@ def test_a_crash_before_the_commit_leaves_the_old_index(
         with pytest.raises(KeyboardInterrupt):
             ensure_index(table, min_rows=1)
     assert (table.open().version, find_note(table.open())) == (version, old)
-    assert recall(table, parts) >= 0.985
+    assert recall(table, parts) >= NEARLY_ALL
     assert ensure_index(table, min_rows=1).built
     assert len(all_segments(table.open())) == 1
 
@@ -217,7 +220,7 @@ def test_new_rows_are_found_before_and_after_they_are_absorbed(
         assert index_segments.count_unindexed(table.open()) <= 100
         assert search_ids(table, parts[unit][5:6])[0][0] == f"{unit}/5"
     assert len(all_segments(table.open())) <= 4
-    assert recall(table, parts) >= 0.985
+    assert recall(table, parts) >= NEARLY_ALL
     assert table.count_rows() == ROWS + 8 * 60
 
 
@@ -251,7 +254,7 @@ def test_deleted_rows_never_come_back(table: VectorTable, parts: dict[str, Array
         step()
         found = {name for ids in search_ids(table, parts["a"][:10]) for name in ids}
         assert {name.split("/")[0] for name in found} == {"b", "c"}
-        assert recall(table, left) >= 0.985
+        assert recall(table, left) >= NEARLY_ALL
 
 
 def test_compaction_keeps_index_note_and_answers(table: VectorTable, parts: dict[str, Array]) -> None:
@@ -285,7 +288,7 @@ def test_more_neighbours_than_were_measured_are_found_as_well(
     table: VectorTable, parts: dict[str, Array]
 ) -> None:
     ensure_index(table, min_rows=1)
-    assert recall(table, parts, k=50) >= 0.985
+    assert recall(table, parts, k=50) >= NEARLY_ALL
 
 
 def test_copies_and_flat_lines_do_not_disturb_the_measurement(table: VectorTable) -> None:
