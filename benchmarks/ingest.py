@@ -1,6 +1,6 @@
 """Committed ingest against a raw bulk write of the same tables, and against a row at a time.
 
-    python -m benchmarks.ingest [--events 20000] [--unit-events 320] [--repeat 3] [--output result.json]
+    python -m benchmarks.ingest [--events 20000] [--unit-events 1280] [--repeat 3] [--output result.json]
 
 "Committed" is what a backfill does with scored units: parts, fragments and ledger entries, then the fold.
 "Raw" writes the same windows and events as one Parquet file each, with the same encodings, and the windows as
@@ -51,8 +51,8 @@ class Options:
     """What to measure."""
 
     events: int = 20_000
-    unit_events: int = 320
-    """Events of one unit; 320 are as many as 64 MiB of archives hold."""
+    unit_events: int = 1280
+    """Events of one unit; 1,280 are as many as 256 MiB of archives hold, the largest unit."""
     repeat: int = 3
     single_rows: int = 60
     output: Path | None = None
