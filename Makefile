@@ -3,7 +3,6 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
 PYTEST := $(BIN)/python -m pytest
-BENCHMARKS := $(filter-out _% kills __init__,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)))
 
 define DEMO_S3
 $(BIN)/python jobs/backfill.py demo --archives s3://demo/archives --lake s3://demo/lake; \
@@ -48,8 +47,8 @@ format: $(STAMP)  ## repair what lint and format can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## the headline numbers, measured on this machine
-	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+bench: $(STAMP)  ## every benchmark, half an hour, and one table of what was reached and aimed at
+	$(BIN)/python -m benchmarks.everything
 
 chaos: $(STAMP)  ## kills backfills at 20 points and compares what the reruns leave with an undisturbed run
 	$(BIN)/python -m benchmarks.kills

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks._measure import report
 from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.job import ray_session, show_logs
 from rmsai_ray.training.config import PretrainConfig
@@ -34,6 +34,7 @@ class Options:
     """Of 8 events each: 56 windows, most of them normal."""
     batch_windows: int = 32
     """Windows per step, of all workers together."""
+    output: Path | None = None
 
 
 def main(options: Options) -> None:
@@ -43,13 +44,9 @@ def main(options: Options) -> None:
         root = Path(folder)
         _make_archives(root / "archives", options.patients)
         rates = {workers: _steps_per_s(root, workers, options) for workers in (1, 2)}
-    ratio = rates[2] / rates[1]
-    print(f"{'workers':>8} {'steps/s':>8} {'windows/s':>10}")
-    for workers, rate in rates.items():
-        print(f"{workers:8d} {rate:8.2f} {rate * options.batch_windows:10.0f}")
-    print(f"two workers against one: {ratio:.2f}")
-    measured = {"steps_per_s": rates, "ratio": ratio, "batch_windows": options.batch_windows}
-    print(json.dumps({**measured, "cores": os.cpu_count(), "load": os.getloadavg()[0]}))
+    rows = {f"{workers} workers: steps/s": rate for workers, rate in rates.items()}
+    rows |= {f"{workers} workers: windows/s": rate * options.batch_windows for workers, rate in rates.items()}
+    report("Training", rows, {"two workers / one": rates[2] / rates[1]}, options.output)
 
 
 def _make_archives(folder: Path, num_patients: int) -> None:

@@ -16,6 +16,7 @@ PAGES = sorted(
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 MAKE = re.compile(r"(?:`|^\s+)make ([a-z0-9-]+(?: [a-z0-9-]+)*)", re.MULTILINE)
 SCRIPT = re.compile(r"\b((?:jobs|benchmarks|tests|cluster)/[\w/]+\.(?:py|yaml))")
+MODULE = re.compile(r"python -m ((?:benchmarks|cluster)\.[\w.]+)")
 TARGET = re.compile(r"^([a-z0-9-]+):", re.MULTILINE)
 
 
@@ -28,14 +29,17 @@ def test_links_and_commands_lead_somewhere(page: Path) -> None:
         f"make {name}" for found in MAKE.findall(text) for name in found.split() if name not in targets
     ]
     missing += [script for script in SCRIPT.findall(text) if not (ROOT / script).exists()]
+    modules = [f"{module.rstrip('.').replace('.', '/')}.py" for module in MODULE.findall(text)]
+    missing += [module for module in modules if not (ROOT / module).exists()]
     assert not missing, f"{page} promises {missing}"
 
 
 def test_the_patterns_find_what_they_look_for() -> None:
-    page = "See [x](docs/no.md), [web](https://a.b/c), `make check test`, jobs/no.py.\n\n    make demo\n"
+    page = "See [x](docs/no.md), [web](https://a.b/c), `make check test`, jobs/no.py, `python -m benchmarks.no`.\n\n    make demo\n"
     assert LINK.findall(page) == ["docs/no.md"]
     assert MAKE.findall(page) == ["check test", "demo"]
     assert SCRIPT.findall(page) == ["jobs/no.py"]
+    assert MODULE.findall(page) == ["benchmarks.no"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
