@@ -35,7 +35,10 @@ def test_links_and_commands_lead_somewhere(page: Path) -> None:
 
 
 def test_the_patterns_find_what_they_look_for() -> None:
-    page = "See [x](docs/no.md), [web](https://a.b/c), `make check test`, jobs/no.py, `python -m benchmarks.no`.\n\n    make demo\n"
+    page = (
+        "See [x](docs/no.md), [web](https://a.b/c), `make check test`, jobs/no.py, "
+        "`python -m benchmarks.no`.\n\n    make demo\n"
+    )
     assert LINK.findall(page) == ["docs/no.md"]
     assert MAKE.findall(page) == ["check test", "demo"]
     assert SCRIPT.findall(page) == ["jobs/no.py"]
