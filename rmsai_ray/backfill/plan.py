@@ -101,6 +101,7 @@ def period_in_name(uri: str) -> str:
 
 
 def _unit(run_id: str, archives: list[dict[str, Any]]) -> Unit:
+    archives.sort(key=lambda row: row["uri"])  # of two copies the first name counts, as it does in a fold
     return Unit(unit_id=ids.digest([run_id, *_inputs(archives)]), archives=archives)
 
 

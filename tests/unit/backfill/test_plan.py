@@ -53,6 +53,11 @@ def test_members_of_a_pack_stay_together() -> None:
     assert uris(units) == [["b.h5", "PT9_2025-10.h5"], [row["uri"] for row in members]]
 
 
+def test_a_unit_is_in_the_order_of_names_whatever_the_periods() -> None:
+    names = ["PT1_2025-10.h5", "PT2_2025-09.h5", "copies/of_the_first.h5"]
+    assert uris(pack(*map(archive, names), unit_bytes=100)) == [names]
+
+
 def test_what_is_never_fetched_takes_no_room() -> None:
     assert uris(pack(archive("a"), archive("huge", 10**9), archive("z"))) == [["a", "huge", "z"]]
 
