@@ -50,7 +50,7 @@ def test_archives_of_one_period_lie_together() -> None:
 def test_members_of_a_pack_stay_together() -> None:
     members = [archive(f"a.pack.h5#PT{i}_2025-{10 + i % 2}.h5") for i in range(4)]
     units = pack(archive("PT9_2025-10.h5"), *members, archive("b.h5"))
-    assert uris(units) == [["b.h5", "PT9_2025-10.h5"], [row["uri"] for row in members]]
+    assert uris(units) == [["PT9_2025-10.h5", "b.h5"], [row["uri"] for row in members]]
 
 
 def test_a_unit_is_in_the_order_of_names_whatever_the_periods() -> None:
