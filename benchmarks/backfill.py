@@ -48,6 +48,7 @@ from rmsai_ray.backfill.resolve import Run, find_todo, plan_units, resolve, shel
 from rmsai_ray.compute import Cluster, plan_stages
 from rmsai_ray.job import ray_session, show_logs
 from rmsai_ray.models.checkpoint import save_checkpoint
+from rmsai_ray.storage import Store
 from rmsai_ray.tables.manifest import load_manifest
 from rmsai_ray.tables.units import settle
 
@@ -80,6 +81,7 @@ def main(options: Options) -> None:
         make_archives(f"{bucket}/peer", options.peer_events)
         make_archives(str(folder / "peer"), options.peer_events)
         save_checkpoint(original_bundle(), folder / "original")
+        settle_down(f"{bucket}/archives")
         seconds: dict[str, list[float]] = defaultdict(list)
         peak_bytes = 0
         with ray_session() as cluster:
@@ -102,6 +104,14 @@ def main(options: Options) -> None:
         for repeat in range(options.repeat):
             compare(options, bucket, folder, repeat, cluster, seconds)
     show(options, seconds, peak_bytes)
+
+
+def settle_down(uri: str) -> None:
+    """Lets the disk end what writing the archives began, and every archive be in the page cache."""
+    os.sync()
+    store = Store(uri)
+    for info in store.list():
+        store.get(info.key)
 
 
 def compare(
