@@ -66,6 +66,8 @@ AIMS = (
     Aim("start", "first committed unit", most=20),
     Aim("dry_run", "seconds", least=0.8),
     Aim("dry_run", "seconds", most=1.2),
+    Aim("dry_run", "bytes written", least=0.8),
+    Aim("dry_run", "bytes written", most=1.2),
 )
 WITHOUT_AIMS = ("roofline", "storage", "training")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 
+import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
@@ -51,14 +52,31 @@ class Estimate:
     """From the listing to the summary, the start of Ray included."""
 
 
+@dataclass(frozen=True)
+class Line:
+    """What a unit costs at least, and per byte that it reads."""
+
+    start: float
+    slope: float
+
+    @staticmethod
+    def through(points: Sequence[tuple[int, int]]) -> Line:
+        """By least squares; in proportion where all lie at the same place."""
+        x_N, y_N = np.array(points, float).T
+        if np.ptp(x_N) == 0:
+            return Line(0.0, y_N.sum() / max(1.0, x_N.sum()))
+        slope, start = np.polyfit(x_N, y_N, 1)
+        return Line(max(0.0, float(start)), max(0.0, float(slope)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """What a part of the work took."""
 
     num_units: int
     num_objects: int
-    read_bytes: int
-    kept_bytes: int
+    kept_bytes: Line
+    """Of a unit, from its bytes read."""
     seconds_per_byte: float
     """Of a worker's time, by the median unit; with GPUs of the stage that binds."""
     overhead_s: float
@@ -77,7 +95,7 @@ def estimate(run: Run, todo: pa.Table, *, num_listed: int, listing_s: float) -> 
         num_puts=round(trial.num_objects / trial.num_units * num_units),
         num_lists=-(-num_listed // OBJECTS_PER_LISTING),
         read_bytes=read_bytes,
-        kept_bytes=round(trial.kept_bytes / trial.read_bytes * read_bytes),
+        kept_bytes=round(trial.kept_bytes.start * num_units + trial.kept_bytes.slope * read_bytes),
         num_units=num_units,
         num_encoders=num_encoders,
         seconds=listing_s + trial.overhead_s + trial.seconds_per_byte * read_bytes / num_encoders,
@@ -112,21 +130,22 @@ def _try(run: Run, todo: pa.Table) -> Trial:
         shelve(trial)
         trial.vectors.ensure_exists()
         before = _sizes(trial.lake)
-        summary, rates = Summary(), list[float]()
+        summary, rates, kept = Summary(), list[float](), list[tuple[int, int]]()
         with ray_session() as cluster:
             stages = plan_stages(cluster, num_encoders=run.config.num_encoders, num_gpus=run.config.num_gpus)
             units = _sample(trial, todo, stages.num_encoders)
             for report in run_units(units, tasks_of(trial, on_gpu=stages.encoder_num_gpus > 0), stages):
                 summary.add(report)
-                rates.append(stages.busy_s(report["seconds"]) / max(1, report["num_bytes"]["read"]))
-        added = {key: size for key, size in _sizes(trial.lake).items() if key not in before}
+                num_bytes = report["num_bytes"]
+                rates.append(stages.busy_s(report["seconds"]) / max(1, num_bytes["read"]))
+                kept.append((num_bytes["read"], num_bytes["parquet"] + num_bytes["lance"]))
+        num_added = len(_sizes(trial.lake).keys() - before.keys())
         settle(trial.lake, trial.vectors, run.bundle.model_id)
         elapsed_s = time.perf_counter() - started
     return Trial(
         num_units=len(units),
-        num_objects=len(added),
-        read_bytes=max(1, summary.num_bytes["read"]),
-        kept_bytes=sum(size for key, size in added.items() if not key.startswith("ledger/")),
+        num_objects=num_added,
+        kept_bytes=Line.through(kept),
         seconds_per_byte=median(rates),
         overhead_s=elapsed_s - stages.busy_s(summary.seconds) / min(stages.num_encoders, len(units)),
         stages=stages,
@@ -134,13 +153,15 @@ def _try(run: Run, todo: pa.Table) -> Trial:
 
 
 def _sample(trial: Run, todo: pa.Table, num_encoders: int) -> list[Unit]:
-    """Archives from all over the plan, in some units for each encoder."""
+    """Archives from all over the plan, in some units for each encoder, and one that is a unit by itself."""
     total = sum(todo["size"].to_pylist())
     wanted = min(SAMPLE_BYTES_PER_ENCODER * num_encoders, LARGEST_SAMPLE * total)
     step = max(1, round(total / max(1.0, wanted)))
     unit_bytes = max(1, round(wanted / (UNITS_PER_ENCODER * num_encoders)))
     smaller = replace(trial, config=replace(trial.config, unit_bytes=unit_bytes))
-    return plan_units(smaller, todo.take(list(range(0, todo.num_rows, step))), num_workers=num_encoders)
+    units = plan_units(smaller, todo.take(list(range(0, todo.num_rows, step))), num_workers=num_encoders)
+    alone = todo.slice(1, 1 if step > 1 else 0)
+    return units + plan_units(smaller, alone, num_workers=num_encoders)
 
 
 def _sizes(store: Store) -> dict[str, int]:

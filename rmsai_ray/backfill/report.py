@@ -123,8 +123,8 @@ def _totals(summary: Summary, listing: dict[str, int], elapsed_s: float, binding
     anomalies, windows = summary.counts["anomalies"], summary.counts["windows"]
     share = f" ({anomalies / windows:.1%} anomalous)" if windows else ""
     table.add_row("windows", f"{windows:,}{share}")
-    read, parquet = (_mebibytes(summary.num_bytes[name]) for name in ("read", "parquet"))
-    table.add_row("bytes", f"{read} read, {parquet} Parquet")
+    read, parquet, in_lance = (_mebibytes(summary.num_bytes[name]) for name in ("read", "parquet", "lance"))
+    table.add_row("bytes", f"{read} read, {parquet} Parquet, {in_lance} LanceDB")
     if detoured := summary.num_bytes[BY_LIBRARY]:
         table.add_row("of unusual layout", f"{_mebibytes(detoured)}, which take three times as long to read")
     total = sum(summary.seconds[stage] for stage in STAGES)

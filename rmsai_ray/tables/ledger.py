@@ -40,7 +40,7 @@ class LedgerEntry:
     seconds: dict[str, float] = field(default_factory=dict)
     """read, encode, write."""
     num_bytes: dict[str, int] = field(default_factory=dict)
-    """read, parquet."""
+    """read, parquet, lance."""
 
     @property
     def filled_parts(self) -> set[str]:

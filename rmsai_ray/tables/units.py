@@ -33,15 +33,17 @@ def write_unit(
     for key, table in _split(unit, model_id):
         sizes[key] = parts.write_part(store, key, table)
         rows[key] = table.num_rows
+    fragments = vectors.write_fragments(unit.windows)
+    in_lance = sum(file["file_size_bytes"] for fragment in fragments for file in fragment["files"])
     entry = LedgerEntry(
         unit_id=unit.unit_id,
         run_id=run_id,
         model_id=model_id,
         archives=unit.archives,
         parts=rows,
-        fragments=vectors.write_fragments(unit.windows),
+        fragments=fragments,
         seconds={**unit.seconds, "write": time.perf_counter() - started},
-        num_bytes={**unit.num_bytes, "parquet": sum(sizes.values())},
+        num_bytes={**unit.num_bytes, "parquet": sum(sizes.values()), "lance": in_lance},
     )
     ledger.record(store, entry)
     return entry
