@@ -23,14 +23,13 @@ from benchmarks._measure import interleaved, medians, report
 from benchmarks._plain import time_stages
 from benchmarks.backfill import planned, time_backfill
 from cluster.local_s3 import local_s3
-from rmsai_ray.backfill.bounds import inflated_bytes_per_s, written_rows_per_s
+from rmsai_ray.backfill.bounds import inflated_bytes_per_s, largest_part, written_rows_per_s
 from rmsai_ray.backfill.resolve import tasks_of
 from rmsai_ray.encoding.flops import flops_per_window, sgemm_flops_per_s
 from rmsai_ray.job import ray_session, show_logs
 from rmsai_ray.models.checkpoint import load_model
 from rmsai_ray.models.profiles import DEFAULT_PROFILE
 from rmsai_ray.storage import Store
-from rmsai_ray.tables import parts
 
 GETS_IN_FLIGHT = 16
 LEADS = 7
@@ -65,10 +64,7 @@ def main(options: Options) -> None:
 
         with ray_session() as cluster:
             time_backfill(f"{bucket}/archives", f"{bucket}/warm", cluster)
-            key = max(
-                key for key in parts.list_parts(Store(f"{bucket}/warm"), bundle.model_id) if "windows" in key
-            )
-            rows = parts.read_part(Store(f"{bucket}/warm"), key)
+            rows = largest_part(Store(f"{bucket}/warm"), bundle.model_id)
             found = interleaved(
                 options.repeat,
                 {
