@@ -1,6 +1,6 @@
 """What the hardware allows, and how much of it each stage and the whole backfill reach, in one run.
 
-    python -m benchmarks.roofline [--events 1000] [--repeat 3] [--output result.json]
+    python -m benchmarks.roofline [--events 4000] [--repeat 1] [--output result.json]
 
 Bounds: objects from this machine's S3 server, many GETs in flight, in one process; and on one core,
 inflating alone, float32 matrix products, and a bulk write of the same rows. A stage's rate is that of one
@@ -39,8 +39,8 @@ LEADS = 7
 class Options:
     """What to measure."""
 
-    events: int = 1000
-    repeat: int = 3
+    events: int = 4000
+    repeat: int = 1
     output: Path | None = None
 
 
