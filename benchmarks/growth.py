@@ -54,8 +54,8 @@ def main(options: Options) -> None:
         rows[f"{size:,} events: ms elapsed per event, after the first unit"] = elapsed_ms[-1]
         rows[f"{size:,} events: MiB of the driver"] = driver_mib[-1]
     ratios = {
-        "largest / smallest cost per event (worker)": max(worker_ms) / min(worker_ms),
-        "cost per event of the last size / of the one before (elapsed)": elapsed_ms[-1] / elapsed_ms[-2],
+        "cost per event of the last size / of the first (worker)": worker_ms[-1] / worker_ms[0],
+        "cost per event of the last size / of the first (elapsed)": elapsed_ms[-1] / elapsed_ms[0],
         "driver memory of the last size / of the first": driver_mib[-1] / driver_mib[0],
     }
     report("Growth", rows, ratios, options.output)
