@@ -53,6 +53,10 @@ from rmsai_ray.tables.manifest import load_manifest
 from rmsai_ray.tables.units import settle
 
 
+MEMORY_EVERY_S = 5.0
+"""Looking at the memory of all processes takes time from them; it is looked at beside the plain script, too."""
+
+
 @dataclass
 class Options:
     """What to measure."""
@@ -175,7 +179,7 @@ def peak_memory() -> Iterator[list[int]]:
     peak, stop = [0], threading.Event()
 
     def watch() -> None:
-        while not stop.wait(1.0):
+        while not stop.wait(MEMORY_EVERY_S):
             peak[0] = max(peak[0], used_bytes())
 
     watcher = threading.Thread(target=watch, daemon=True)
