@@ -52,9 +52,8 @@ from rmsai_ray.storage import Store
 from rmsai_ray.tables.manifest import load_manifest
 from rmsai_ray.tables.units import settle
 
-
 MEMORY_EVERY_S = 5.0
-"""Looking at the memory of all processes takes time from them; it is looked at beside the plain script, too."""
+"""Looking at the memory of all processes takes time from them: the plain script has it looked at, too."""
 
 
 @dataclass
@@ -128,7 +127,9 @@ def compare(
 ) -> None:
     """What the backfill is compared with, while no Ray runs."""
     cores = int(cluster.num_cpus)
-    seconds["plain script"].append(time_plain_script(f"{bucket}/archives", f"{bucket}/plain-{repeat}", cores))
+    with peak_memory():
+        taken = time_plain_script(f"{bucket}/archives", f"{bucket}/plain-{repeat}", cores)
+    seconds["plain script"].append(taken)
     for num_processes in sorted({1, cores}):
         run, units = planned(f"{bucket}/few", f"{bucket}/stages-{repeat}-{num_processes}", cores)
         for stage, taken in time_stages(tasks_of(run, on_gpu=False), units, num_processes).items():
