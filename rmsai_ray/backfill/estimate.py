@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from statistics import median
 
 import numpy as np
@@ -31,6 +32,8 @@ LARGEST_SAMPLE = 0.25
 UNITS_PER_ENCODER = 3
 """Of the sample. The first of each starts slower, which the median leaves out."""
 OBJECTS_PER_LISTING = 1000
+SCRATCH = "dry-run"
+"""Folder of the lake."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,7 @@ def _num_gets(uris: list[str]) -> int:
 def _try(run: Run, todo: pa.Table) -> Trial:
     """Backfills a sample into a lake of its own."""
     started = time.perf_counter()
-    with _scratch_lake(run) as trial:
+    with scratch_lake(run) as trial:
         shelve(trial)
         trial.vectors.ensure_exists()
         before = _sizes(trial.lake)
@@ -169,14 +172,17 @@ def _sizes(store: Store) -> dict[str, int]:
 
 
 @contextmanager
-def _scratch_lake(run: Run) -> Iterator[Run]:
-    """The run, into a lake that lies inside the real one, where every worker can reach it."""
-    if is_s3(run.lake.uri):
-        lake = Store(run.lake.child_uri(f"dry-run-{secrets.token_hex(4)}"))
-        try:
-            yield replace(run, lake=lake)
-        finally:
-            lake.delete(_sizes(lake))
-    else:
-        with tempfile.TemporaryDirectory(prefix="dry-run-", dir=run.lake.uri) as folder:
-            yield replace(run, lake=Store(folder))
+def scratch_lake(run: Run) -> Iterator[Run]:
+    """The run, into a lake that lies inside the real one, where every worker can reach it, and then goes.
+
+    What a killed dry run left there goes when it is a day old, and nobody can be at work on it.
+    """
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    run.lake.delete(info.key for info in list(run.lake.list(SCRATCH)) if info.modified < yesterday)
+    lake = Store(run.lake.child_uri(f"{SCRATCH}/{secrets.token_hex(4)}"))
+    try:
+        yield replace(run, lake=lake)
+    finally:
+        lake.delete(_sizes(lake))
+        if not is_s3(lake.uri):
+            shutil.rmtree(lake.uri, ignore_errors=True)  # folders are no objects
