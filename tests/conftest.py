@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from cluster.local_s3 import LocalS3, local_s3
 
@@ -20,6 +21,10 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 # Worker processes of several tests share two cores; more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples everywhere, so that a failure is everybody's; the search for new ones is the fuzzer's.
+settings.register_profile("tests", derandomize=True)
+settings.load_profile("tests")
 
 GRACE_S = 60.0
 """Workers of Ray need half a second of a core to end, and a busy machine has many of them."""

@@ -235,9 +235,14 @@ class PackedGroup(_Place):
         if found is None or HISTORY not in found[1].attributes:
             return None
         table, node, row = found
-        history = self._archive.value(table, node.attributes[HISTORY], row)
-        rest = json.loads(self._archive.value(table, node.attributes[REST], row))
-        return rest, tuple(map(tuple, history.tolist()))
+        try:
+            history = self._archive.value(table, node.attributes[HISTORY], row)
+            rest = json.loads(self._archive.value(table, node.attributes[REST], row))
+            return rest, tuple(map(tuple, history.tolist()))
+        except _ERRORS as error:
+            raise ArchiveError(
+                "corrupt", f"{self.path}/extras was not packed by us: {error!r:.200}"
+            ) from error
 
     def _find(self, name: str) -> tuple[_Table, Node, int] | None:
         if self.path:

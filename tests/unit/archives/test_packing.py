@@ -188,6 +188,17 @@ def test_changed_bytes_cost_no_more_than_the_archive(data: st.DataObject) -> Non
         assert len(found.events) <= len(read_archive(small(), NAME).events)
 
 
+def test_ready_made_extras_that_are_no_json_are_corrupt() -> None:
+    """The packed form keeps the parsed rest of a vital's extras as JSON, read when it is asked for."""
+    name, raw = archives()["simulated"]
+    packed = pack_archive(raw, name).joined()
+    for damage in (b"\x80", b"[", b"]"):
+        broken = packed.replace(b'{"step_count"', damage + b'"step_count"')
+        assert broken != packed
+        with pytest.raises(ArchiveError, match="corrupt"):
+            read_archive(broken, name)
+
+
 def test_rows_that_share_bytes_are_refused() -> None:
     """A few kilobytes must not become gigabytes by pointing at the same block again and again."""
     start = small().index(b'"rows":')
