@@ -240,9 +240,7 @@ class PackedGroup(_Place):
             rest = json.loads(self._archive.value(table, node.attributes[REST], row))
             return rest, tuple(map(tuple, history.tolist()))
         except _ERRORS as error:
-            raise ArchiveError(
-                "corrupt", f"{self.path}/extras was not packed by us: {error!r:.200}"
-            ) from error
+            raise ArchiveError("corrupt", f"extras of {self.path}: {error!r:.200}") from error
 
     def _find(self, name: str) -> tuple[_Table, Node, int] | None:
         if self.path:
