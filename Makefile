@@ -30,7 +30,7 @@ demo-s3: $(STAMP)  ## the same from s3:// to s3://, against an S3 server on loop
 test: test-unit test-cluster test-jobs  ## every test
 
 test-unit: $(STAMP)  ## without Ray, seconds
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit --numprocesses logical --maxprocesses 8 --dist loadfile
 
 test-cluster: $(STAMP)  ## a real Ray and a real S3 server, minutes
 	$(PYTEST) tests/cluster
