@@ -7,17 +7,24 @@ import logging
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rmsai_ray import __version__
+from rmsai_ray.errors import StorageError
 from rmsai_ray.storage import Store
 
 KEPT_INVOCATIONS = 100
+LOG_EVERY_S = 30.0
+"""What a killed driver has not written yet is at most so old."""
+LINES_PER_OBJECT = 1000
+MOST_LINES_KEPT = 20_000
+"""While the lake does not take them."""
 
 RECORDED_PACKAGES = ("ray", "torch", "pyarrow", "lancedb", "pylance", "h5py", "numpy", "obstore", "duckdb")
 
@@ -63,42 +70,76 @@ class RunRecord:
         }
         self._write(store)
 
+    @cached_property
+    def log_prefix(self) -> str:
+        """What the keys of this invocation's logs begin with."""
+        return log_prefix(self.run_id)
+
     @property
     def _key(self) -> str:
         return f"runs/{self.run_id}/run.json"
 
     def _write(self, store: Store) -> None:
-        record = {**self.__dict__, "versions": versions(), "code_version": code_version()}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        record = {**values, "versions": versions(), "code_version": code_version()}
         store.put(self._key, json.dumps(record, indent=2, default=str).encode())
 
 
 class JsonLog(logging.Handler):
-    """Collects log records as JSON lines, and writes them as one object per invocation."""
+    """Collects log records as JSON lines, and writes them in objects of their own every half minute or so.
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    What cannot be written now is kept for the next time: a log never ends a run.
+    """
+
+    def __init__(self, store: Store, run_id: str, prefix: str | None = None) -> None:
         super().__init__(level=logging.INFO)
         self._store, self._run_id = store, run_id
-        self._key = f"runs/{run_id}/logs/{now():%Y%m%dT%H%M%S.%fZ}.jsonl"
+        self._prefix = prefix or log_prefix(run_id)
         self._lines: list[str] = []
+        self._num_written, self._last_write = 0, time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Adds one line; ``extra={"fields": {…}}`` of the log call becomes further keys."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            "run_id": self._run_id,
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info and record.exc_info[1]:
-            line["error"] = repr(record.exc_info[1])
-        self._lines.append(json.dumps(line, default=str))
+        self._lines.append(json_line(record, run_id=self._run_id))
+        is_full = len(self._lines) % LINES_PER_OBJECT == 0
+        if is_full or time.monotonic() - self._last_write > LOG_EVERY_S:
+            self.flush()
 
     def flush(self) -> None:
-        """Writes what has come so far."""
-        if self._lines:
-            self._store.put(self._key, ("\n".join(self._lines) + "\n").encode())
+        """Writes what has come since the last time."""
+        self._last_write = time.monotonic()
+        if not self._lines:
+            return
+        try:
+            self._store.put(
+                f"{self._prefix}-driver-{self._num_written:04}.jsonl", "\n".join([*self._lines, ""]).encode()
+            )
+        except StorageError as error:
+            del self._lines[:-MOST_LINES_KEPT]
+            logging.getLogger().warning("the log waits: %s", error)  # not to itself
+            return
+        self._num_written += 1
+        self._lines.clear()
+
+
+def log_prefix(run_id: str) -> str:
+    """What the keys of an invocation's logs begin with; in the order of their starts."""
+    return f"runs/{run_id}/logs/{now():%Y%m%dT%H%M%S.%fZ}"
+
+
+def json_line(record: logging.LogRecord, **common: Any) -> str:
+    """A log record as one line of JSON, with ``common`` and the fields of the record itself."""
+    line = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+        **common,
+        **getattr(record, "fields", {}),
+    }
+    if record.exc_info and record.exc_info[1]:
+        line["error"] = repr(record.exc_info[1])
+    return json.dumps(line, default=str)
 
 
 def now() -> datetime:

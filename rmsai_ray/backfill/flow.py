@@ -31,6 +31,9 @@ from rmsai_ray.tables.lease import Lease
 from rmsai_ray.tables.manifest import count_by_status
 from rmsai_ray.tables.units import preview, settle
 
+UNIT_FIELDS = ("unit_id", "archives", "counts", "rejects", "seconds", "num_bytes")
+"""Of a unit's report, for the log; the worker that did it wrote a line for each archive."""
+
 log = logging.getLogger(__name__)
 
 
@@ -103,11 +106,11 @@ def process(run: Run, todo: pa.Table, summary: Summary, record: RunRecord, conso
         units = plan_units(run, todo, num_workers=stages.num_encoders)
         record.facts["resources"] = {**asdict(cluster), **asdict(stages)}
         log.info("planned", extra={"fields": {"archives": todo.num_rows, "units": len(units)}})
-        reports = run_units(units, tasks_of(run, on_gpu=stages.encoder_num_gpus > 0), stages)
+        tasks = tasks_of(run, on_gpu=stages.encoder_num_gpus > 0, log_prefix=record.log_prefix)
+        reports = run_units(units, tasks, stages)
         for report in follow(reports, units, console):
             summary.add(report)
-            for line in report["lines"]:
-                log.info("archive", extra={"fields": line})
+            log.info("unit", extra={"fields": {key: report[key] for key in UNIT_FIELDS}})
 
 
 @contextmanager
@@ -131,7 +134,7 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
         },
     )
     record.begin(run.lake)
-    logs = JsonLog(run.lake, run.run_id)
+    logs = JsonLog(run.lake, run.run_id, record.log_prefix)
     logging.getLogger("rmsai_ray").addHandler(logs)
     status, error = "failed", None
     try:

@@ -18,6 +18,7 @@ from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.detectors import NONE
 from rmsai_ray.backfill.flow import backfill
 from rmsai_ray.errors import ConfigError, LakeError
+from rmsai_ray.logs import remove_old_logs
 from rmsai_ray.runs import RunRecord, command_line, now
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import parts
@@ -54,12 +55,15 @@ class MaintainConfig:
     """The archive: a folder or s3://bucket/prefix; else LAKE/archived."""
     embeddings: Literal["float32", "float16"] | None = None
     """What LanceDB has embeddings in from now on, instead of what it has; Parquet keeps 32 bits."""
+    keep_logs_days: float = 90.0
+    """Logs of runs younger than this stay; run records stay for ever."""
     demo: bool = False
     """First fill the lake with simulated patients, each in parts of its own, if it is empty."""
 
     def __post_init__(self) -> None:
-        if self.keep_versions_days < 0:
-            raise ConfigError("keep_versions_days", self.keep_versions_days, "is negative", "Give 0 or more.")
+        for name in ("keep_versions_days", "keep_logs_days"):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, getattr(self, name), "is negative", "Give 0 or more.")
         months = self.archive_older_than_months
         if months is not None and months < 0:
             raise ConfigError("archive_older_than_months", months, "is negative", "Give 0 or more.")
@@ -119,7 +123,8 @@ def _maintain(config: MaintainConfig, lake: Lake, store: Store) -> dict[str, Any
         set_embeddings(Lake(lake.uri, model_id), vectors, config.embeddings, config.target_recall)
     index = ensure_index(vectors, target_recall=config.target_recall)
     remove_old_versions(vectors, timedelta(days=config.keep_versions_days))
-    return {"moved_parts": len(moved), "index": asdict(index)}
+    removed_logs = remove_old_logs(store, config.keep_logs_days)
+    return {"moved_parts": len(moved), "index": asdict(index), "removed_logs": removed_logs}
 
 
 def compact(store: Store, vectors: VectorTable, lake: Lake, units: set[str]) -> None:

@@ -56,13 +56,13 @@ def _on_gpus(waiting: Dataset, tasks: Tasks, stages: StageResources, num_units: 
     return (
         waiting.map_batches(
             ReadUnits,
-            fn_constructor_args=(tasks.read,),
+            fn_constructor_args=(tasks.read, tasks.log),
             compute=ActorPoolStrategy(size=min(stages.num_readers, num_units)),
             **feeders,
         )
         .map_batches(
             EncodeWindows,
-            fn_constructor_args=(tasks.encode,),
+            fn_constructor_args=(tasks.encode, tasks.log),
             compute=ActorPoolStrategy(size=min(stages.num_encoders, num_units)),
             num_gpus=stages.encoder_num_gpus,
             batch_size=1,  # of a GPU stage Ray demands a number; a unit is one row
@@ -71,7 +71,7 @@ def _on_gpus(waiting: Dataset, tasks: Tasks, stages: StageResources, num_units: 
         )
         .map_batches(
             WriteUnits,
-            fn_constructor_args=(tasks.write,),
+            fn_constructor_args=(tasks.write, tasks.log),
             compute=ActorPoolStrategy(size=min(stages.num_writers, num_units)),
             **feeders,
         )

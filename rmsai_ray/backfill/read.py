@@ -23,6 +23,7 @@ from rmsai_ray.backfill.plan import Unit
 from rmsai_ray.backfill.report import BY_LIBRARY
 from rmsai_ray.backfill.rows import UnitRows
 from rmsai_ray.errors import ArchiveError
+from rmsai_ray.logs import archive_line
 from rmsai_ray.models.bundle import ModelSpec
 from rmsai_ray.tables.blocks import UnitTables
 
@@ -57,8 +58,9 @@ class UnitReader:
 
         Every archive ends committed, skipped, unchanged or quarantined.
         """
-        started = time.perf_counter()
+        started = last = time.perf_counter()
         task = self._task
+        lines: list[dict[str, Any]] = []
         rows = UnitRows(task.run_id, task.model_id, unit.unit_id, task.spec, task.code_version)
         archives: list[dict[str, Any]] = []
         seen: set[str] = set()
@@ -66,6 +68,8 @@ class UnitReader:
         for planned, fetched in self._fetcher.fetch_all(unit.archives):
             num_bytes["read"] += len(fetched.content or b"")
             archives.append(self._take(planned, fetched, rows, seen, num_bytes))
+            lines.append(archive_line(archives[-1], time.perf_counter() - last))
+            last = time.perf_counter()
         windows, events, rejects = rows.tables()
         return UnitTables(
             unit_id=unit.unit_id,
@@ -75,6 +79,7 @@ class UnitReader:
             rejects=rejects,
             seconds={"read": time.perf_counter() - started},
             num_bytes=dict(num_bytes),
+            lines=lines,
         )
 
     def _take(

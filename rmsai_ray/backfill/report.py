@@ -22,7 +22,7 @@ BY_LIBRARY = "read by HDF5's library"
 
 
 def unit_report(unit: UnitTables, seconds: dict[str, float], num_bytes: dict[str, int]) -> dict[str, Any]:
-    """Counts of one finished unit, and a line per archive for the log."""
+    """Counts of one finished unit."""
     return {
         "archives": dict(Counter(row["status"] for row in unit.archives)),
         "counts": {
@@ -35,16 +35,8 @@ def unit_report(unit: UnitTables, seconds: dict[str, float], num_bytes: dict[str
         "rejects": dict(Counter(unit.rejects["reason"].to_pylist())),
         "seconds": seconds,
         "num_bytes": num_bytes,
-        "lines": [
-            {
-                "unit_id": unit.unit_id,
-                **{
-                    key: row[key]
-                    for key in ("uri", "archive_id", "status", "attempts", "num_windows", "error")
-                },
-            }
-            for row in unit.archives
-        ],
+        "unit_id": unit.unit_id,
+        "retries": sum(max(0, row["attempts"] - 1) for row in unit.archives),
     }
 
 

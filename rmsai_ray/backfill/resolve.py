@@ -7,14 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from rmsai_ray import ids
+from rmsai_ray import ids, runs
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.detectors import choose_detector, choose_detector_set
 from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, pack_units
 from rmsai_ray.backfill.read import ReadTask
 from rmsai_ray.backfill.registered import located
 from rmsai_ray.backfill.score import Scoring
-from rmsai_ray.backfill.stages import EncodeTask, Tasks, WriteTask
+from rmsai_ray.backfill.stages import EncodeTask, LogTask, Tasks, WriteTask
 from rmsai_ray.detection.detector_set import DetectorSet
 from rmsai_ray.detection.profiles import find_profile
 from rmsai_ray.detection.shelf import shelve_detector_set
@@ -24,7 +24,6 @@ from rmsai_ray.models.bundle import ModelBundle
 from rmsai_ray.models.checkpoint import load_model
 from rmsai_ray.models.profiles import DEFAULT_PROFILE, get_profile
 from rmsai_ray.models.shelf import shelve_model
-from rmsai_ray.runs import code_version
 from rmsai_ray.signals.leads import select_leads
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.manifest import Manifest, difference
@@ -130,15 +129,18 @@ def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:
     )
 
 
-def tasks_of(run: Run, *, on_gpu: bool) -> Tasks:
-    """What the workers need to know of the run."""
+def tasks_of(run: Run, *, on_gpu: bool, log_prefix: str | None = None) -> Tasks:
+    """What the workers need to know of the run; ``log_prefix`` is that of its invocation's logs."""
     config, model_id = run.config, run.bundle.model_id
     return Tasks(
+        log=LogTask(
+            lake_uri=run.lake.uri, run_id=run.run_id, prefix=log_prefix or runs.log_prefix(run.run_id)
+        ),
         read=ReadTask(
             archives_uri=config.archives,
             run_id=run.run_id,
             model_id=model_id,
-            code_version=code_version(),
+            code_version=runs.code_version(),
             spec=run.bundle.spec,
             leads=select_leads(config.leads),
             tail=config.tail,

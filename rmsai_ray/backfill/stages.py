@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from rmsai_ray.backfill.plan import Unit
 from rmsai_ray.backfill.read import ReadTask, UnitReader, unit_from_json
 from rmsai_ray.backfill.report import unit_report
 from rmsai_ray.backfill.score import Scoring, score_unit
 from rmsai_ray.detection.shelf import load_shelved_detector_set
 from rmsai_ray.encoding.encoder import WindowEncoder, limit_threads
+from rmsai_ray.logs import WorkerLog
 from rmsai_ray.models.shelf import load_shelved_frozen
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.blocks import UnitTables
@@ -41,9 +43,23 @@ class WriteTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogTask:
+    """Where every worker of a run leaves its log."""
+
+    lake_uri: str
+    run_id: str
+    prefix: str
+
+    def open(self, stage: str) -> WorkerLog:
+        """The log of one worker."""
+        return WorkerLog(Store(self.lake_uri), self.run_id, self.prefix, stage)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tasks:
     """What the workers of a run need to know; small, and the same for all of them."""
 
+    log: LogTask
     read: ReadTask
     encode: EncodeTask
     write: WriteTask
@@ -74,10 +90,17 @@ class UnitWriter:
         self._store = Store(task.lake_uri)
         self._vectors = VectorTable(self._store.uri, task.model_id, task.embedding_dim)
 
-    def write(self, unit: UnitTables) -> str:
-        """Writes it; returns its report, as JSON."""
+    def write(self, unit: UnitTables, log: WorkerLog) -> str:
+        """Writes it, with its log; returns its report, as JSON."""
         task = self._task
-        entry = write_unit(self._store, self._vectors, unit, run_id=task.run_id, model_id=task.model_id)
+        entry = write_unit(
+            self._store,
+            self._vectors,
+            unit,
+            run_id=task.run_id,
+            model_id=task.model_id,
+            before_record=lambda entry: log.write(unit.lines),
+        )
         return json.dumps(unit_report(unit, entry.seconds, entry.num_bytes))
 
 
@@ -85,47 +108,62 @@ class ProcessUnits:
     """All three stages in one process: on CPUs nothing is gained by handing a unit from core to core."""
 
     def __init__(self, tasks: Tasks) -> None:
+        self._log = tasks.log.open("unit")
         self._reader = UnitReader(tasks.read)
         self._scorer = UnitScorer(tasks.encode)
         self._writer = UnitWriter(tasks.write)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of unit descriptions to one small report each."""
-        return pa.table({"report": [self._process(text) for text in block["unit"].to_pylist()]})
+        units = (unit_from_json(text) for text in block["unit"].to_pylist())
+        return pa.table({"report": [self._process(unit) for unit in units]})
 
-    def _process(self, unit: str) -> str:
-        return self._writer.write(self._scorer.score(self._reader.read(unit_from_json(unit))))
+    def _process(self, unit: Unit) -> str:
+        with self._log.unit(unit.unit_id):
+            return self._writer.write(self._scorer.score(self._reader.read(unit)), self._log)
 
 
 class ReadUnits:
     """Units → their rows and signals."""
 
-    def __init__(self, task: ReadTask) -> None:
-        self._reader = UnitReader(task)
+    def __init__(self, task: ReadTask, log: LogTask) -> None:
+        self._log, self._reader = log.open("read"), UnitReader(task)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of unit descriptions to a block of unit tables."""
         units = (unit_from_json(text) for text in block["unit"].to_pylist())
-        return pa.concat_tables(self._reader.read(unit).to_block() for unit in units)
+        return pa.concat_tables(self._read(unit).to_block() for unit in units)
+
+    def _read(self, unit: Unit) -> UnitTables:
+        with self._log.unit(unit.unit_id):
+            return self._reader.read(unit)
 
 
 class EncodeWindows:
     """Signals → embeddings, scores and verdicts, on a GPU."""
 
-    def __init__(self, task: EncodeTask) -> None:
-        self._scorer = UnitScorer(task)
+    def __init__(self, task: EncodeTask, log: LogTask) -> None:
+        self._log, self._scorer = log.open("encode"), UnitScorer(task)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of unit tables to a block of scored ones."""
-        return pa.concat_tables(self._scorer.score(unit).to_block() for unit in UnitTables.from_block(block))
+        return pa.concat_tables(self._score(unit).to_block() for unit in UnitTables.from_block(block))
+
+    def _score(self, unit: UnitTables) -> UnitTables:
+        with self._log.unit(unit.unit_id):
+            return self._scorer.score(unit)
 
 
 class WriteUnits:
     """Scored units → the lake; passes on what became of each unit."""
 
-    def __init__(self, task: WriteTask) -> None:
-        self._writer = UnitWriter(task)
+    def __init__(self, task: WriteTask, log: LogTask) -> None:
+        self._log, self._writer = log.open("write"), UnitWriter(task)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of scored units to one small report each."""
-        return pa.table({"report": [self._writer.write(unit) for unit in UnitTables.from_block(block)]})
+        return pa.table({"report": [self._write(unit) for unit in UnitTables.from_block(block)]})
+
+    def _write(self, unit: UnitTables) -> str:
+        with self._log.unit(unit.unit_id):
+            return self._writer.write(unit, self._log)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pandas as pd
 import tyro
 
+from rmsai_ray.cli.logs import Logs
 from rmsai_ray.cli.models import Models
 from rmsai_ray.cli.options import LakeOptions
 from rmsai_ray.cli.output import Answer
@@ -201,6 +202,7 @@ Command = (
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct", prefix_name=False)]
     | Annotated[Storage, tyro.conf.subcommand("storage", prefix_name=False)]
     | Annotated[Sql, tyro.conf.subcommand("sql", prefix_name=False)]
+    | Annotated[Logs, tyro.conf.subcommand("logs", prefix_name=False)]
     | Annotated[Models, tyro.conf.subcommand("models", prefix_name=False)]
     | Annotated[Thresholds, tyro.conf.subcommand("thresholds", prefix_name=False)]
 )

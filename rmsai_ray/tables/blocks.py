@@ -6,7 +6,7 @@ One row per unit never vanishes in a filter, also where no window of the unit co
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 UNIT_BLOCK = pa.schema(
     [
         pa.field("unit_id", pa.string()),
-        pa.field("facts", pa.string()),  # JSON: archive rows, seconds, bytes
+        pa.field("facts", pa.string()),  # JSON: archive rows, seconds, bytes, log lines
         pa.field("windows", pa.large_binary()),  # Arrow IPC
         pa.field("events", pa.large_binary()),
         pa.field("rejects", pa.large_binary()),
@@ -36,10 +36,12 @@ class UnitTables:
     seconds: dict[str, float]
     """Time spent so far, by stage."""
     num_bytes: dict[str, int]
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """One for each archive, for the log."""
 
     def to_block(self) -> pa.Table:
         """One row of :data:`UNIT_BLOCK`."""
-        facts = {"archives": self.archives, "seconds": self.seconds, "num_bytes": self.num_bytes}
+        facts = {name: getattr(self, name) for name in ("archives", "seconds", "num_bytes", "lines")}
         return pa.table(
             {
                 "unit_id": [self.unit_id],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -20,12 +20,18 @@ from rmsai_ray.tables.vectors import VectorTable
 
 
 def write_unit(
-    store: Store, vectors: VectorTable, unit: UnitTables, *, run_id: str, model_id: str
+    store: Store,
+    vectors: VectorTable,
+    unit: UnitTables,
+    *,
+    run_id: str,
+    model_id: str,
+    before_record: Callable[[LedgerEntry], None] | None = None,
 ) -> LedgerEntry:
     """Parquet parts, then a Lance fragment that nobody sees yet, then the ledger entry.
 
     A crash before the last write leaves parts that the next plan removes. A unit that another worker
-    finished first stays as that one left it.
+    finished first stays as that one left it. ``before_record`` is called with the entry before it is written.
     """
     started = time.perf_counter()
     sizes: dict[str, int] = {}
@@ -45,6 +51,8 @@ def write_unit(
         seconds={**unit.seconds, "write": time.perf_counter() - started},
         num_bytes={**unit.num_bytes, "parquet": sum(sizes.values()), "lance": in_lance},
     )
+    if before_record:
+        before_record(entry)
     ledger.record(store, entry)
     return entry
 
