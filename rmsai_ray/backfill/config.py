@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Literal
 
 from rmsai_ray.errors import ConfigError
+from rmsai_ray.privacy import WITHHELD
 from rmsai_ray.signals.leads import select_leads
 
 MEBIBYTE = 1 << 20
+
+_NAMES_NOBODY = """
+    lake model registry profile leads threshold_profile false_alarm_rate detectors detector verdict_rule
+    validation tail pseudonymise dry_run validate_only watch max_reject_fraction retry_quarantined attempts
+    max_archive_bytes unit_bytes num_encoders num_gpus batch_windows demo
+"""
+NAMES_NOBODY = frozenset(_NAMES_NOBODY.split())
+"""Options that a run's record keeps beside pseudonyms. The others name archives, months or days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +56,9 @@ class BackfillConfig:
     """lenient reads every known variant; strict refuses what upstream's own validator refuses."""
     tail: bool = True
     """One more window aligned to the signal's end, so that every sample is covered."""
+    pseudonymise: bool = False
+    """Keep patients' names outside: ids become keyed hashes, dates shift by patient, free text is dropped.
+    The key is RMSAI_PSEUDONYM_KEY of every node's environment, 32 random bytes as hex digits or base64."""
 
     prefix: str = ""
     """Only archives whose path below the archives URI starts so."""
@@ -103,11 +115,29 @@ class BackfillConfig:
         if self.num_gpus < 0:
             raise ConfigError("num_gpus", self.num_gpus, "must not be negative", "Give 0 for CPU.")
 
-    def result_options(
-        self, model_id: str, threshold_version: str, detector: str, detector_set: str | None
-    ) -> dict[str, Any]:
-        """Every option that can change a row of the lake, as it was resolved; their hash names the run."""
+    def recorded(self) -> dict[str, Any]:
+        """The options as the run's record has them; beside pseudonyms none that names archives or days."""
+        shown = asdict(self)
+        if not self.pseudonymise:
+            return shown
         return {
+            name: value if name in NAMES_NOBODY or not value else WITHHELD for name, value in shown.items()
+        }
+
+    def result_options(
+        self,
+        model_id: str,
+        threshold_version: str,
+        detector: str,
+        detector_set: str | None,
+        pseudonyms: str | None = None,
+    ) -> dict[str, Any]:
+        """Every option that can change a row of the lake, as it was resolved; their hash names the run.
+
+        ``pseudonyms`` is the fingerprint of their key; None for real names.
+        """
+        return {
+            **({"pseudonyms": pseudonyms} if pseudonyms else {}),
             "model_id": model_id,
             "threshold_profile": self.threshold_profile,
             "threshold_version": threshold_version,

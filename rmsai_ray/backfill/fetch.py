@@ -13,6 +13,7 @@ from typing import Any
 
 from rmsai_ray.archives import packs
 from rmsai_ray.archives.sources import ArchiveSource
+from rmsai_ray.backfill.plan import source_of
 from rmsai_ray.errors import ArchiveError, StorageError
 
 FETCHES_IN_FLIGHT = 16
@@ -23,7 +24,7 @@ LEAST_BYTES = 1 << 14
 MAX_PAUSE_S = 8.0
 
 Planned = dict[str, Any]
-"""A row of the plan: ``uri``, ``size`` and more."""
+"""A row of the plan: ``uri``, ``size`` and more; perhaps ``source_uri``, which then is where to read."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Fetcher:
     def fetch_all(self, archives: Sequence[Planned]) -> Iterator[tuple[Planned, Fetched]]:
         """Every archive with its bytes, in order. Members of a pack lie side by side in ``archives``."""
         waiting: deque[_Object] = deque()
-        for uri, members in groupby(archives, lambda planned: packs.object_uri(planned["uri"])):
+        for uri, members in groupby(archives, lambda planned: packs.object_uri(source_of(planned))):
             group = list(members)
             num_bytes = sum(planned["size"] for planned in group if not self._is_oversized(planned))
             while waiting and not _has_room(waiting, num_bytes):
@@ -75,7 +76,7 @@ class Fetcher:
     def _take(self, each: _Object) -> Iterator[tuple[Planned, Fetched]]:
         answer = each.answer.result()
         index: dict[str, packs.Member] | ArchiveError = {}
-        if answer.content is not None and packs.is_member(each.archives[0]["uri"]):
+        if answer.content is not None and packs.is_member(source_of(each.archives[0])):
             index = _index(answer.content)
         for planned in each.archives:
             yield planned, self._of_one(planned, answer, index)
@@ -86,11 +87,11 @@ class Fetcher:
         if self._is_oversized(planned):
             detail = f"{planned['size']} bytes, more than the allowed {self._max_archive_bytes}"
             return Fetched(None, 0, ArchiveError("oversized", detail))
-        if answer.content is None or not packs.is_member(planned["uri"]):
+        if answer.content is None or not packs.is_member(source_of(planned)):
             return answer
         if isinstance(index, ArchiveError):
             return Fetched(None, answer.attempts, index)
-        member = index.get(packs.archive_name(planned["uri"]))
+        member = index.get(packs.archive_name(source_of(planned)))
         if member is None:
             gone = ArchiveError("storage_error", "the pack has changed since it was listed")
             return Fetched(None, answer.attempts, gone)

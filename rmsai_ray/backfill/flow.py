@@ -16,7 +16,7 @@ from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.demo import make_demo_archives
 from rmsai_ray.backfill.estimate import estimate, print_estimate
 from rmsai_ray.backfill.pipeline import run_units
-from rmsai_ray.backfill.plan import list_archives
+from rmsai_ray.backfill.plan import list_archives, name_archives
 from rmsai_ray.backfill.progress import follow
 from rmsai_ray.backfill.report import Summary, print_summary
 from rmsai_ray.backfill.resolve import Run, find_todo, plan_units, resolve, shelve, tasks_of
@@ -25,10 +25,12 @@ from rmsai_ray.compute import plan_stages
 from rmsai_ray.errors import RejectLimitError
 from rmsai_ray.job import ray_session
 from rmsai_ray.models.profiles import DEFAULT_PROFILE
+from rmsai_ray.privacy import WITHHELD, describe_error, quiet_errors
 from rmsai_ray.runs import JsonLog, RunRecord, command_line
 from rmsai_ray.tables import parts
 from rmsai_ray.tables.lease import Lease
 from rmsai_ray.tables.manifest import count_by_status
+from rmsai_ray.tables.privacy_mark import mark_lake
 from rmsai_ray.tables.units import preview, settle
 
 UNIT_FIELDS = ("unit_id", "archives", "counts", "rejects", "seconds", "num_bytes")
@@ -51,7 +53,8 @@ def backfill(config: BackfillConfig) -> None:
         print_validation(config, console)
         return
     while True:
-        backfill_once(resolve(config), console)
+        with quiet_errors(config.pseudonymise):
+            backfill_once(resolve(config), console)
         if config.watch is None:
             return
         time.sleep(config.watch)
@@ -61,9 +64,10 @@ def backfill_once(run: Run, console: Console) -> Summary:
     """Brings the lake up to date with the archives, each once."""
     config, model_id = run.config, run.bundle.model_id
     started = time.perf_counter()
-    listing = list_archives(config)
+    listing = name_archives(list_archives(config), run.door)
     if listing.num_rows == 0:
-        console.print(f"No archives (*.h5, *.hdf5) below {config.archives} that the filters let through.")
+        where = WITHHELD if config.pseudonymise else config.archives
+        console.print(f"No archives (*.h5, *.hdf5) below {where} that the filters let through.")
     if config.dry_run:
         todo = find_todo(run, listing, preview(run.lake, model_id))
         listing_s = time.perf_counter() - started
@@ -74,6 +78,7 @@ def backfill_once(run: Run, console: Console) -> Summary:
         return Summary()
     summary, bound = Summary(), None
     with Lease(run.lake, run.run_id) as lease, recorded(run, summary) as record:
+        mark_lake(run.lake, run.fingerprint)
         manifest = settle(run.lake, run.vectors, model_id)  # what a killed run had finished
         parts.remove_unfinished(run.lake, model_id, manifest.unit_ids)
         todo = find_todo(run, listing, manifest)
@@ -120,8 +125,8 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
     record = RunRecord(
         run_id=run.run_id,
         job="backfill",
-        argv=command_line(),
-        config=asdict(run.config),
+        argv=[command_line()[0], WITHHELD] if run.config.pseudonymise else command_line(),
+        config=run.config.recorded(),
         facts={
             "model": {
                 "name_or_path": run.config.model or run.config.profile or DEFAULT_PROFILE,
@@ -131,6 +136,7 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
             "threshold_profile": {"name": run.scoring.profile.name, "version": run.scoring.profile.version},
             "detector": run.scoring.detector,
             "detector_set": run.scoring.detector_set,
+            "pseudonyms": run.fingerprint,
         },
     )
     record.begin(run.lake)
@@ -141,7 +147,7 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
         yield record
         status = "done"
     except BaseException as reason:
-        error = repr(reason)
+        error = describe_error(reason, quiet=run.config.pseudonymise)
         raise
     finally:
         logging.getLogger("rmsai_ray").removeHandler(logs)

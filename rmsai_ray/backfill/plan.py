@@ -9,9 +9,11 @@ from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rmsai_ray import ids
 from rmsai_ray.archives.packs import object_uri
+from rmsai_ray.archives.pseudonyms import Door
 from rmsai_ray.archives.sources import ArchiveRef, open_source
 from rmsai_ray.backfill.config import MEBIBYTE, BackfillConfig
 from rmsai_ray.tables.manifest import LISTING
@@ -25,6 +27,7 @@ worker busy; large ones before it make parts and fragments few."""
 LISTED_AT_ONCE = 20_000
 """Archives of a listing that are Python objects at a time: a million of them would fill a gigabyte."""
 
+OPEN = Door(None)
 PERIOD_IN_NAME = re.compile(r"_(\d{4}-\d{2})\.")
 
 
@@ -49,6 +52,33 @@ def list_archives(config: BackfillConfig) -> pa.Table:
     return pa.concat_tables([LISTING.empty_table(), *map(_as_listing, pages)])
 
 
+def name_archives(listing: pa.Table, door: Door) -> pa.Table:
+    """The listing under the names of inside. Where those are others, ``source_uri`` is where to read."""
+    if not door.is_closed:
+        return listing
+    uris = listing["uri"].to_pylist()
+    columns = {
+        "uri": [door.uri(uri) for uri in uris],
+        "size": listing["size"],
+        "etag": [door.etag(etag) for etag in listing["etag"].to_pylist()],
+        "modified_time": list(map(door.modified, uris, listing["modified_time"].to_pylist())),
+    }
+    return pa.table(columns, schema=LISTING).append_column("source_uri", listing["uri"])
+
+
+def with_sources(todo: pa.Table, listing: pa.Table) -> pa.Table:
+    """Adds to what is to be done where to read it, as far as the listing has other names."""
+    if "source_uri" not in listing.column_names:
+        return todo
+    places = pc.index_in(todo["uri"], value_set=listing["uri"].combine_chunks())
+    return todo.append_column("source_uri", listing["source_uri"].take(places))
+
+
+def source_of(archive: dict[str, Any]) -> str:
+    """Where an archive of the plan is read."""
+    return str(archive.get("source_uri") or archive["uri"])
+
+
 def _as_listing(found: Sequence[ArchiveRef]) -> pa.Table:
     columns = {
         "uri": [ref.uri for ref in found],
@@ -60,7 +90,12 @@ def _as_listing(found: Sequence[ArchiveRef]) -> pa.Table:
 
 
 def pack_units(
-    todo: pa.Table, *, run_id: str, unit_bytes: Callable[[int], int], max_archive_bytes: int
+    todo: pa.Table,
+    *,
+    run_id: str,
+    unit_bytes: Callable[[int], int],
+    max_archive_bytes: int,
+    door: Door = OPEN,
 ) -> Iterator[Unit]:
     """Archives of one period lie together, and those of one pack, which comes whole; a unit closes before it
     would outgrow its share of the rest.
@@ -70,10 +105,11 @@ def pack_units(
         run_id: goes into the units' ids.
         unit_bytes: from the bytes that no unit holds yet to the most that the next unit may hold.
         max_archive_bytes: larger archives are not fetched, and count as nothing.
+        door: through which they will go; it moves months.
     """
     by_uri = sorted(todo.to_pylist(), key=lambda row: row["uri"])
     objects = [list(rows) for _, rows in groupby(by_uri, lambda row: object_uri(row["uri"]))]
-    objects.sort(key=lambda rows: period_in_name(rows[0]["uri"]))  # stable: by URI inside a period
+    objects.sort(key=lambda rows: _period(source_of(rows[0]), door))  # stable: by URI inside a period
     sizes = [sum(row["size"] for row in rows if row["size"] <= max_archive_bytes) for rows in objects]
     waiting: list[dict[str, Any]] = []
     left, num_bytes = sum(sizes), 0
@@ -98,6 +134,10 @@ def period_in_name(uri: str) -> str:
     """``…/PT1234_2026-10.h5`` → ``2026-10``; "" without one."""
     found = PERIOD_IN_NAME.search(uri.rpartition("/")[2])
     return found[1] if found else ""
+
+
+def _period(uri: str, door: Door) -> str:
+    return door.period_in_name(period_in_name(uri), uri)
 
 
 def _unit(run_id: str, archives: list[dict[str, Any]]) -> Unit:

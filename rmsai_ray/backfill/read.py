@@ -14,17 +14,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rmsai_ray.archives.packed import content_id
+from rmsai_ray.archives.pseudonyms import Door
 from rmsai_ray.archives.reader import ReadOptions, read_archive
 from rmsai_ray.archives.records import Archive, Problem
 from rmsai_ray.archives.sources import open_source
 from rmsai_ray.archives.validate import validate
 from rmsai_ray.backfill.fetch import Fetched, Fetcher
-from rmsai_ray.backfill.plan import Unit
+from rmsai_ray.backfill.plan import Unit, source_of
 from rmsai_ray.backfill.report import BY_LIBRARY
 from rmsai_ray.backfill.rows import UnitRows
 from rmsai_ray.errors import ArchiveError
 from rmsai_ray.logs import archive_line
 from rmsai_ray.models.bundle import ModelSpec
+from rmsai_ray.privacy import quiet_errors
 from rmsai_ray.tables.blocks import UnitTables
 
 
@@ -42,6 +44,8 @@ class ReadTask:
     strict: bool
     attempts: int
     max_archive_bytes: int
+    pseudonyms: str | None = None
+    """Fingerprint of the key under which names are replaced, which is in the worker's environment."""
     options: ReadOptions = field(default_factory=ReadOptions)
 
 
@@ -50,6 +54,7 @@ class UnitReader:
 
     def __init__(self, task: ReadTask) -> None:
         self._task = task
+        self._door = Door.under(task.pseudonyms)
         source = open_source(task.archives_uri)
         self._fetcher = Fetcher(source, attempts=task.attempts, max_archive_bytes=task.max_archive_bytes)
 
@@ -58,6 +63,10 @@ class UnitReader:
 
         Every archive ends committed, skipped, unchanged or quarantined.
         """
+        with quiet_errors(self._door.is_closed):
+            return self._read(unit)
+
+    def _read(self, unit: Unit) -> UnitTables:
         started = last = time.perf_counter()
         task = self._task
         lines: list[dict[str, Any]] = []
@@ -95,17 +104,18 @@ class UnitReader:
         try:
             if fetched.error or fetched.content is None:
                 raise fetched.error or ArchiveError("unreadable", "no bytes")
-            row["archive_id"] = archive_id = content_id(fetched.content)
+            row["archive_id"] = archive_id = self._door.archive_id(content_id(fetched.content))
             if archive_id == planned["previous_archive_id"]:
                 return {**row, "status": "unchanged"}
             if archive_id in seen or archive_id in planned["same_size_ids"]:
                 return {**row, "status": "skipped"}
-            archive = self._parse(fetched.content, planned["uri"], archive_id)
+            archive = self._door.archive(self._parse(fetched.content, source_of(planned), archive_id))
             if archive.detour:
                 num_bytes[BY_LIBRARY] += len(fetched.content)
             row |= rows.add_archive(archive, planned["uri"], self._task.leads, tail=self._task.tail)
             seen.add(archive_id)
-        except ArchiveError as error:
+        except ArchiveError as found:
+            error = self._door.error(found)
             rows.reject(planned["uri"], row["archive_id"], "archive", "", error.reason, error.detail)
             row |= {"status": "quarantined", "error": str(error), "num_rejects": 1}
         return row

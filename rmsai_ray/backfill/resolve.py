@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from rmsai_ray import ids, runs
+from rmsai_ray.archives.pseudonyms import Door
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.detectors import choose_detector, choose_detector_set
-from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, pack_units
+from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, pack_units, with_sources
 from rmsai_ray.backfill.read import ReadTask
 from rmsai_ray.backfill.registered import located
 from rmsai_ray.backfill.score import Scoring
@@ -24,9 +25,12 @@ from rmsai_ray.models.bundle import ModelBundle
 from rmsai_ray.models.checkpoint import load_model
 from rmsai_ray.models.profiles import DEFAULT_PROFILE, get_profile
 from rmsai_ray.models.shelf import shelve_model
+from rmsai_ray.models.unnamed import without_names
+from rmsai_ray.privacy import Pseudonymiser
 from rmsai_ray.signals.leads import select_leads
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.manifest import Manifest, difference
+from rmsai_ray.tables.privacy_mark import check_mark
 from rmsai_ray.tables.vectors import VectorTable
 
 
@@ -43,6 +47,17 @@ class Run:
     """Fitted detectors that score beside the errors."""
     registered: dict[str, Any] = field(default_factory=dict)
     """What references to the registry stood for when the run began: ``model``, ``detectors``."""
+    pseudonyms: Pseudonymiser | None = None
+
+    @property
+    def door(self) -> Door:
+        """Between archives and lake."""
+        return Door(self.pseudonyms)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the key of the pseudonyms; None for real names."""
+        return self.pseudonyms.fingerprint if self.pseudonyms else None
 
     @property
     def vectors(self) -> VectorTable:
@@ -51,7 +66,14 @@ class Run:
 
 
 def resolve(config: BackfillConfig) -> Run:
-    """Loads the model, fixes the thresholds and names the run."""
+    """Loads the model, fixes the thresholds and names the run.
+
+    Raises:
+        ConfigError: an option breaks its rule, or the lake's rows have pseudonyms of another kind.
+    """
+    pseudonyms = Pseudonymiser.from_environment() if config.pseudonymise else None
+    fingerprint = pseudonyms.fingerprint if pseudonyms else None
+    check_mark(Store(config.lake), fingerprint)
     with located(config) as (local, registered):
         bundle = load_bundle(local)
         detectors = choose_detector_set(local, bundle.model_id)
@@ -66,7 +88,7 @@ def resolve(config: BackfillConfig) -> Run:
         false_alarm_rate=config.false_alarm_rate,
     )
     named = replace(config, threshold_profile=profile.name)  # whatever file or step it was read from
-    options = named.result_options(bundle.model_id, profile.version, detector, set_id)
+    options = named.result_options(bundle.model_id, profile.version, detector, set_id, fingerprint)
     scoring = Scoring(
         profile=profile, detector=detector, verdict_rule=config.verdict_rule, detector_set=set_id
     )
@@ -78,6 +100,7 @@ def resolve(config: BackfillConfig) -> Run:
         scoring=scoring,
         detectors=detectors,
         registered=registered,
+        pseudonyms=pseudonyms,
     )
 
 
@@ -106,14 +129,15 @@ def shelve(run: Run) -> None:
     if not run.config.num_gpus:
         limit_threads(1)
         WindowEncoder(run.bundle)
-    shelve_model(run.lake, run.bundle)
+    shelve_model(run.lake, without_names(run.bundle, run.pseudonyms) if run.pseudonyms else run.bundle)
     if run.detectors:
         shelve_detector_set(run.lake, run.detectors)
 
 
 def find_todo(run: Run, listing: pa.Table, manifest: Manifest) -> pa.Table:
     """Listed, and not in the manifest as it is."""
-    return difference(listing, manifest, run.run_id, retry=run.config.retry_quarantined)
+    todo = difference(listing, manifest, run.run_id, retry=run.config.retry_quarantined)
+    return with_sources(todo, listing)
 
 
 def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:
@@ -125,6 +149,7 @@ def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:
             run_id=run.run_id,
             unit_bytes=lambda left: fixed or choose_unit_bytes(left, num_workers),
             max_archive_bytes=run.config.max_archive_bytes,
+            door=run.door,
         )
     )
 
@@ -147,6 +172,7 @@ def tasks_of(run: Run, *, on_gpu: bool, log_prefix: str | None = None) -> Tasks:
             strict=config.validation == "strict",
             attempts=config.attempts,
             max_archive_bytes=config.max_archive_bytes,
+            pseudonyms=run.fingerprint,
         ),
         encode=EncodeTask(
             lake_uri=run.lake.uri,

@@ -15,6 +15,7 @@ from rmsai_ray.detection.shelf import load_shelved_detector_set
 from rmsai_ray.encoding.encoder import WindowEncoder, limit_threads
 from rmsai_ray.logs import WorkerLog
 from rmsai_ray.models.shelf import load_shelved_frozen
+from rmsai_ray.privacy import quiet_errors
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.blocks import UnitTables
 from rmsai_ray.tables.units import write_unit
@@ -112,6 +113,7 @@ class ProcessUnits:
         self._reader = UnitReader(tasks.read)
         self._scorer = UnitScorer(tasks.encode)
         self._writer = UnitWriter(tasks.write)
+        self._is_quiet = tasks.read.pseudonyms is not None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of unit descriptions to one small report each."""
@@ -119,7 +121,7 @@ class ProcessUnits:
         return pa.table({"report": [self._process(unit) for unit in units]})
 
     def _process(self, unit: Unit) -> str:
-        with self._log.unit(unit.unit_id):
+        with self._log.unit(unit.unit_id), quiet_errors(self._is_quiet):
             return self._writer.write(self._scorer.score(self._reader.read(unit)), self._log)
 
 

@@ -18,6 +18,7 @@ LAYERS = {
     "ids": FOUNDATION,
     "storage": FOUNDATION,
     "revisions": FOUNDATION,
+    "privacy": FOUNDATION,
     "compute": RECORD,
     "runs": RECORD,
     "logs": RECORD,
