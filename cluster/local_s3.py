@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pyarrow.fs as pafs
 
@@ -34,8 +35,15 @@ class LocalS3:
 
     endpoint: str
     access_key: str
-    secret_key: str
+    secret_key: str = field(repr=False)
     pid: int
+    roles: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    """(access key, secret key) of those who have a policy's rights and no others."""
+
+    def as_role(self, name: str) -> LocalS3:
+        """Give the same server as one of its roles sees it."""
+        access_key, secret_key = self.roles[name]
+        return replace(self, access_key=access_key, secret_key=secret_key)
 
     def env(self) -> dict[str, str]:
         """Give the environment variables by which obstore, pyarrow, Lance and s3fs find the server."""
@@ -81,12 +89,17 @@ class LocalS3:
 
 
 @contextmanager
-def local_s3() -> Iterator[LocalS3]:
-    """Run the server while the block lasts; its data and credentials lie in a folder that goes with it."""
+def local_s3(policies: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> Iterator[LocalS3]:
+    """Run the server while the block lasts; its data and credentials lie in a folder that goes with it.
+
+    Args:
+        policies: AWS policy documents by role. Each role gets credentials of its own, see ``roles``.
+    """
     with tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
-        _write_identities(folder / "identities.json", access_key, secret_key)
+        access_key, secret_key = _new_credentials()
+        roles = {name: _new_credentials() for name in policies or {}}
+        _write_identities(folder / "identities.json", (access_key, secret_key), roles, policies or {})
         s3_port, *other_ports = free_ports(8)
         with (folder / "weed.log").open("wb") as log:
             process = subprocess.Popen(
@@ -101,6 +114,7 @@ def local_s3() -> Iterator[LocalS3]:
                 access_key=access_key,
                 secret_key=secret_key,
                 pid=process.pid,
+                roles=roles,
             )
             _wait_until_ready(server, process, folder / "weed.log")
             yield server
@@ -108,14 +122,31 @@ def local_s3() -> Iterator[LocalS3]:
             _stop(process, other_ports)
 
 
-def _write_identities(path: Path, access_key: str, secret_key: str) -> None:
-    identity = {
-        "name": "local",
-        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
-        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-    }
+def _new_credentials() -> tuple[str, str]:
+    return secrets.token_hex(8), secrets.token_hex(16)
+
+
+def _write_identities(
+    path: Path,
+    owner: tuple[str, str],
+    roles: Mapping[str, tuple[str, str]],
+    policies: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> None:
+    """Write who may do what: the owner everything, a role what its policies say. The server evaluates AWS
+    policy documents itself."""
+    identities = [_identity("local", owner, actions=["Admin", "Read", "List", "Tagging", "Write"])]
+    documents = []
+    for role, credentials in roles.items():
+        named = {f"{role}-{number}": document for number, document in enumerate(policies[role])}
+        identities.append(_identity(role, credentials, actions=[], policyNames=list(named)))
+        documents += [{"name": name, "content": json.dumps(document)} for name, document in named.items()]
     path.touch(mode=0o600)
-    path.write_text(json.dumps({"identities": [identity]}))
+    path.write_text(json.dumps({"identities": identities, "policies": documents}))
+
+
+def _identity(name: str, credentials: tuple[str, str], **rights: list[str]) -> dict[str, Any]:
+    access_key, secret_key = credentials
+    return {"name": name, "credentials": [{"accessKey": access_key, "secretKey": secret_key}], **rights}
 
 
 def free_ports(count: int) -> list[int]:
