@@ -10,6 +10,7 @@ import pandas as pd
 import tyro
 
 from rmsai_ray.cli.logs import Logs
+from rmsai_ray.cli.alerts import Alerts
 from rmsai_ray.cli.models import Models
 from rmsai_ray.cli.options import LakeOptions
 from rmsai_ray.cli.output import Answer
@@ -205,6 +206,7 @@ Command = (
     | Annotated[Logs, tyro.conf.subcommand("logs", prefix_name=False)]
     | Annotated[Models, tyro.conf.subcommand("models", prefix_name=False)]
     | Annotated[Thresholds, tyro.conf.subcommand("thresholds", prefix_name=False)]
+    | Annotated[Alerts, tyro.conf.subcommand("alerts", prefix_name=False)]
 )
 
 

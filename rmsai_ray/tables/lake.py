@@ -14,12 +14,14 @@ import lance
 import lancedb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from rmsai_ray.errors import ConfigError, LakeError, StorageError
 from rmsai_ray.storage import Store, arrow_filesystem, lance_options, normalise_uri
 from rmsai_ray.tables import schemas
+from rmsai_ray.tables.alerts import alerts_table
 from rmsai_ray.tables.layout import load_layout
 from rmsai_ray.tables.vectors import FOLDER, table_name
 
@@ -45,7 +47,7 @@ CREATE VIEW rejects AS FROM rejects_parts SEMI JOIN archives USING (uri, unit_id
 class Lake:
     """One model's view of a lake. Nothing here can reach the rows of another model.
 
-    The DuckDB views ``windows``, ``events``, ``archives`` and ``rejects`` have the columns of
+    The DuckDB views ``windows``, ``events``, ``archives``, ``rejects`` and ``alerts`` have the columns of
     :mod:`rmsai_ray.tables.schemas`; ``windows`` and ``events`` also have ``period`` (``YYYY-MM``).
     Times are UTC.
     """
@@ -53,6 +55,7 @@ class Lake:
     def __init__(self, uri: str, model_id: str) -> None:
         self.uri, self.model_id = normalise_uri(uri), model_id
         self._store = Store(self.uri)
+        alerts = alerts_table(self._store)
         self._connection = duckdb.connect()
         self._connection.execute("SET TimeZone = 'UTC'")
         # A name in a query is a view, never whatever Python variable happens to be called so.
@@ -60,6 +63,8 @@ class Lake:
         for table in SCHEMAS:
             self._connection.register(f"{table}_parts", self.dataset(table))
         self._connection.execute(VIEWS)
+        about_us = pc.fill_null(pc.equal(alerts["model_id"], model_id), True)
+        self._connection.register("alerts", alerts.filter(about_us))
         self._lance: Any = None
 
     def table(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:

@@ -129,6 +129,37 @@ REJECTS = _schema(
 )
 
 
+ALERTS = _schema(
+    "alerts",
+    [
+        _required("alert_id", pa.string()),  # of kind, subject, model and the night that opened it
+        _required("kind", pa.string()),  # drift, anomaly_rate, quarantine_rate, missing_data …
+        _required(
+            "subject", pa.string()
+        ),  # what it is about, e.g. a condition or a prefix; "" the whole lake
+        pa.field("model_id", pa.string()),  # null where it is about no model
+        _required("opened_night", pa.string()),  # YYYY-MM-DD
+        _required("last_night", pa.string()),  # the last one that found the condition
+        _required("severity", pa.string()),  # warning | critical; the worst so far
+        _required("state", pa.string()),  # open | acknowledged | resolved
+        _required("first_seen", TIME),
+        _required("last_seen", TIME),
+        pa.field("resolved_time", TIME),
+        _required("count", pa.int32()),  # nights that found it
+        _required("num_clear", pa.int32()),  # nights in a row that did not
+        pa.field("clear_night", pa.string()),  # the last of those
+        pa.field("value", pa.float64()),  # what was found last
+        pa.field("bound", pa.float64()),  # and what it may be
+        _required("detail", pa.string()),
+        _required("run_id", pa.string()),  # the last that changed the row
+        _required("notices", pa.int32()),  # changes worth telling: opened, became worse, resolved
+        _required("sent_webhook", pa.int32()),  # of which the webhook has taken so many
+        _required("sent_file", pa.int32()),  # and the file
+    ],
+)
+"""Alerts of a lake: one row for a condition from the night that finds it until it is gone."""
+
+
 SCORE = pa.struct(
     [
         pa.field("detector", pa.string(), nullable=False),

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # From the bottom up. A part imports parts of lower layers, and itself; never its neighbours.
-FOUNDATION, RECORD, SIGNALS, STORES, REGISTRY, JOB, FLOWS, BACKFILL, FRONT, JOBS = range(10)
+FOUNDATION, RECORD, SIGNALS, STORES, REGISTRY, JOB, FLOWS, BACKFILL, NIGHTLY, FRONT, JOBS = range(11)
 LAYERS = {
     "errors": FOUNDATION,
     "plugins": FOUNDATION,
@@ -34,8 +34,10 @@ LAYERS = {
     "encoding": FLOWS,
     "training": FLOWS,
     "detection": FLOWS,
+    "monitoring": FLOWS,
     "backfill": BACKFILL,
     "evaluation": BACKFILL,
+    "nightly": NIGHTLY,
     "cli": FRONT,
     "jobs": JOBS,
 }
@@ -59,7 +61,7 @@ HOMES = {
     "ray": ("backfill", "corpus", "encoding", "evaluation", "training", "job", "metrics"),
     "openlineage": ("lineage",),
     "tyro": ("job", "cli"),
-    "rich": ("job", "backfill", "corpus", "cli"),
+    "rich": ("job", "backfill", "corpus", "nightly", "cli"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Watching a lake: drift against a reference, and alerts that are told once."""
