@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import pandas as pd
 import tyro
 
-from rmsai_ray.cli.logs import Logs
 from rmsai_ray.cli.alerts import Alerts
+from rmsai_ray.cli.logs import Logs
 from rmsai_ray.cli.models import Models
 from rmsai_ray.cli.options import LakeOptions
 from rmsai_ray.cli.output import Answer
