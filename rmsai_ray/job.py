@@ -7,7 +7,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -88,15 +88,34 @@ def ray_session(*, num_cpus: int | None = None) -> Iterator[Cluster]:
     owned = not ray.is_initialized()
     if owned:
         _start_ray(num_cpus)
-    previous = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, _stop)  # after ray.init, which installs a handler of its own
     try:
-        have = ray.cluster_resources()
-        yield Cluster(num_cpus=have.get("CPU", 0.0), num_gpus=have.get("GPU", 0.0))
+        with stopping_on_sigterm():  # after ray.init, which installs a handler of its own
+            have = ray.cluster_resources()
+            yield Cluster(num_cpus=have.get("CPU", 0.0), num_gpus=have.get("GPU", 0.0))
     finally:
-        signal.signal(signal.SIGTERM, previous)
         if owned:
             ray.shutdown()
+
+
+@contextmanager
+def stopping_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises :class:`StopRequested` in the main thread while the block lasts."""
+    previous = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def given_cluster() -> Iterator[None]:
+    """A session on the cluster that the environment names: its exporter hears of runs without work too.
+
+    Without one nothing is started.
+    """
+    with ray_session() if os.environ.get("RAY_ADDRESS") else nullcontext():
+        yield
 
 
 def _start_ray(num_cpus: int | None) -> None:

@@ -76,6 +76,9 @@ class BackfillConfig:
     """Print one line per archive (ok, degraded or fatal, with the reasons) and stop."""
     watch: float | None = None
     """Look for new archives again after so many seconds, until stopped."""
+    settle_s: float | None = None
+    """Leave archives that were modified less than so many seconds ago: somebody may still write them.
+    Default: 2 with --watch, else 0."""
     max_reject_fraction: float = 0.05
     """Largest share of the listed archives that may be quarantined before the exit code is 3."""
     retry_quarantined: bool = False
@@ -112,6 +115,8 @@ class BackfillConfig:
             raise ConfigError(
                 "registry", self.registry, "was given without a model", "Give --model NAME@ALIAS."
             )
+        if self.settle_s is not None and self.settle_s < 0:
+            raise ConfigError("settle_s", self.settle_s, "must not be negative", "Give 0 or more.")
         if self.num_gpus < 0:
             raise ConfigError("num_gpus", self.num_gpus, "must not be negative", "Give 0 for CPU.")
 

@@ -21,9 +21,11 @@ from rmsai_ray.backfill.progress import follow
 from rmsai_ray.backfill.report import Summary, print_summary
 from rmsai_ray.backfill.resolve import Run, find_todo, plan_units, resolve, shelve, tasks_of
 from rmsai_ray.backfill.validation import print_validation
-from rmsai_ray.compute import plan_stages
+from rmsai_ray.backfill.watch import watch
+from rmsai_ray.compute import Cluster, plan_stages
 from rmsai_ray.errors import RejectLimitError
-from rmsai_ray.job import ray_session
+from rmsai_ray.job import given_cluster, ray_session
+from rmsai_ray.metrics import METER
 from rmsai_ray.models.profiles import DEFAULT_PROFILE
 from rmsai_ray.privacy import WITHHELD, describe_error, quiet_errors
 from rmsai_ray.runs import JsonLog, RunRecord, command_line
@@ -52,19 +54,21 @@ def backfill(config: BackfillConfig) -> None:
     if config.validate_only:
         print_validation(config, console)
         return
-    while True:
-        with quiet_errors(config.pseudonymise):
-            backfill_once(resolve(config), console)
+    with quiet_errors(config.pseudonymise):
+        run = resolve(config)
         if config.watch is None:
+            with given_cluster():
+                backfill_once(run, console)
             return
-        time.sleep(config.watch)
+    watch(config, lambda run, listing: backfill_once(run, console, listing))
 
 
-def backfill_once(run: Run, console: Console) -> Summary:
-    """Brings the lake up to date with the archives, each once."""
+def backfill_once(run: Run, console: Console, listing: pa.Table | None = None) -> Summary:
+    """Brings the lake up to date with the archives, each once; ``listing`` is what there is, where known."""
     config, model_id = run.config, run.bundle.model_id
     started = time.perf_counter()
-    listing = name_archives(list_archives(config), run.door)
+    if listing is None:
+        listing = name_archives(list_archives(config), run.door)
     if listing.num_rows == 0:
         where = WITHHELD if config.pseudonymise else config.archives
         console.print(f"No archives (*.h5, *.hdf5) below {where} that the filters let through.")
@@ -85,10 +89,12 @@ def backfill_once(run: Run, console: Console) -> Summary:
         if todo.num_rows:
             shelve(run)
             run.vectors.ensure_exists()
-            process(run, todo, summary, record, console)
-            lease.confirm()
-            manifest = settle(run.lake, run.vectors, model_id)
-            run.vectors.absorb_new_rows()
+            with ray_session() as cluster:
+                process(run, todo, summary, record, console, cluster)
+                lease.confirm()
+                with METER.commit():
+                    manifest = settle(run.lake, run.vectors, model_id)
+                run.vectors.absorb_new_rows()
             bound = binding_bound(summary, run.lake, run.bundle, on_gpu=config.num_gpus > 0)
             record.facts["binding"] = asdict(bound) if bound else None
     counts = count_by_status(listing, manifest)  # they add up to the listing
@@ -104,18 +110,22 @@ def backfill_once(run: Run, console: Console) -> Summary:
     return summary
 
 
-def process(run: Run, todo: pa.Table, summary: Summary, record: RunRecord, console: Console) -> None:
+def process(
+    run: Run, todo: pa.Table, summary: Summary, record: RunRecord, console: Console, cluster: Cluster
+) -> None:
     """Reads, encodes and writes every unit on Ray; counts as they finish."""
-    with ray_session() as cluster:
-        stages = plan_stages(cluster, num_encoders=run.config.num_encoders, num_gpus=run.config.num_gpus)
-        units = plan_units(run, todo, num_workers=stages.num_encoders)
-        record.facts["resources"] = {**asdict(cluster), **asdict(stages)}
-        log.info("planned", extra={"fields": {"archives": todo.num_rows, "units": len(units)}})
-        tasks = tasks_of(run, on_gpu=stages.encoder_num_gpus > 0, log_prefix=record.log_prefix)
-        reports = run_units(units, tasks, stages)
-        for report in follow(reports, units, console):
-            summary.add(report)
-            log.info("unit", extra={"fields": {key: report[key] for key in UNIT_FIELDS}})
+    stages = plan_stages(cluster, num_encoders=run.config.num_encoders, num_gpus=run.config.num_gpus)
+    units = plan_units(run, todo, num_workers=stages.num_encoders)
+    record.facts["resources"] = {**asdict(cluster), **asdict(stages)}
+    log.info("planned", extra={"fields": {"archives": todo.num_rows, "units": len(units)}})
+    tasks = tasks_of(run, on_gpu=stages.encoder_num_gpus > 0, log_prefix=record.log_prefix)
+    METER.run_began("backfill", run.run_id, run.bundle.model_id)
+    METER.queue(planned=len(units), written=0, workers=stages.num_encoders)
+    for report in follow(run_units(units, tasks, stages), units, console):
+        summary.add(report)
+        METER.unit(report)
+        METER.queue(planned=len(units), written=summary.num_units, workers=stages.num_encoders)
+        log.info("unit", extra={"fields": {key: report[key] for key in UNIT_FIELDS}})
 
 
 @contextmanager
@@ -155,6 +165,7 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
         record.counts = summary.to_json()
         record.timings_s = {**summary.seconds, "elapsed": time.perf_counter() - started}
         record.finish(run.lake, status, error)
+        METER.run_ended("backfill", status)
 
 
 def places(run: Run) -> dict[str, str]:

@@ -16,6 +16,7 @@ from rmsai_ray.archives.packs import object_uri
 from rmsai_ray.archives.pseudonyms import Door
 from rmsai_ray.archives.sources import ArchiveRef, open_source
 from rmsai_ray.backfill.config import MEBIBYTE, BackfillConfig
+from rmsai_ray.runs import now
 from rmsai_ray.tables.manifest import LISTING
 
 MIN_UNIT_BYTES = 2 * MEBIBYTE
@@ -26,6 +27,9 @@ worker busy; large ones before it make parts and fragments few."""
 
 LISTED_AT_ONCE = 20_000
 """Archives of a listing that are Python objects at a time: a million of them would fill a gigabyte."""
+
+WATCHED_SETTLE_S = 2.0
+"""How long a file must have been left alone while archives are watched."""
 
 OPEN = Door(None)
 PERIOD_IN_NAME = re.compile(r"_(\d{4}-\d{2})\.")
@@ -153,9 +157,17 @@ def _inputs(archives: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 def _is_wanted(ref: ArchiveRef, config: BackfillConfig) -> bool:
     day = ref.modified.date()
-    return (
+    return _is_settled(ref, config) and (
         ref.key.startswith(config.prefix)
         and (not config.period or period_in_name(ref.uri) == config.period)
         and (config.since is None or day >= config.since)
         and (config.until is None or day <= config.until)
     )
+
+
+def _is_settled(ref: ArchiveRef, config: BackfillConfig) -> bool:
+    """Whether nobody may be writing an archive any more; clocks may differ by the time that is waited."""
+    seconds = config.settle_s
+    if seconds is None:
+        seconds = WATCHED_SETTLE_S if config.watch is not None else 0.0
+    return abs(now() - ref.modified).total_seconds() >= seconds
