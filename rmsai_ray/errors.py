@@ -38,5 +38,9 @@ class LakeError(RmsaiError):
     """The lake is in a state that this command must not work on (held by another run, foreign schema)."""
 
 
+class LakeHeldError(LakeError):
+    """Another run works on the lake, and nothing was done; exit code 4: the same command again, later."""
+
+
 class RejectLimitError(RmsaiError):
     """The run finished, with more rejected archives than allowed; exit code 3."""

@@ -17,9 +17,9 @@ from ray._private import ray_constants
 from rich.console import Console
 
 from rmsai_ray.compute import Cluster
-from rmsai_ray.errors import ConfigError, RejectLimitError, RmsaiError
+from rmsai_ray.errors import ConfigError, LakeHeldError, RejectLimitError, RmsaiError
 
-EXIT_DONE, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_TOO_MANY_REJECTS = 0, 1, 2, 3
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_TOO_MANY_REJECTS, EXIT_LAKE_HELD = 0, 1, 2, 3, 4
 
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 
@@ -42,7 +42,7 @@ def run(
     """Parses ``[PRESET] [--option value …]``, runs the flow, and returns the exit code.
 
     ``demo`` is the preset where nothing is given. 0 done, 2 bad configuration, 3 more rejects than allowed,
-    1 anything else.
+    4 another run holds the lake, 1 anything else.
     """
     console = Console(stderr=True)
     show_logs()
@@ -55,6 +55,9 @@ def run(
     except RejectLimitError as error:
         console.print(f"[bold red]Too many rejects:[/] {error}", highlight=False, soft_wrap=True)
         return EXIT_TOO_MANY_REJECTS
+    except LakeHeldError as error:
+        console.print(f"[bold red]Held:[/] {error}", highlight=False, soft_wrap=True)
+        return EXIT_LAKE_HELD
     except RmsaiError as error:
         console.print(f"[bold red]Failed:[/] {error}", highlight=False, soft_wrap=True)
         return EXIT_FAILED

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, S3Store
 
 from rmsai_ray.errors import ConfigError, StorageError
@@ -74,6 +74,10 @@ class Store:
         Raises:
             StorageError: not there, not allowed, or still failing after the retries.
         """
+        return self._get(key)[0]
+
+    def _get(self, key: str) -> tuple[bytes, str]:
+        """An object and its etag."""
         for _ in range(SHORT_BODIES):
             try:
                 answer = obstore.get(self._reader, key)
@@ -81,7 +85,7 @@ class Store:
             except (BaseError, OSError) as error:
                 raise StorageError(f"cannot read {self.child_uri(key)}: {_reason(error)}") from error
             if len(content) == answer.meta["size"]:
-                return content
+                return content, _etag(answer.meta)
         raise StorageError(
             f"cannot read {self.child_uri(key)}: {len(content)} of {answer.meta['size']} bytes came"
         )
@@ -99,11 +103,15 @@ class Store:
 
     def find(self, key: str) -> bytes | None:
         """The whole object, or None where there is none."""
+        return self.find_version(key)[0]
+
+    def find_version(self, key: str) -> tuple[bytes | None, str]:
+        """The whole object and the etag for :meth:`replace`; (None, "") where there is none."""
         try:
-            return self.get(key)
+            return self._get(key)
         except StorageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                return None
+                return None, ""
             raise
 
     def put(self, key: str, content: bytes) -> None:
@@ -124,6 +132,28 @@ class Store:
             raise StorageError(f"cannot write {self.child_uri(key)}: {_reason(error)}") from error
         return True
 
+    def replace(self, key: str, content: bytes, etag: str) -> str | None:
+        """Writes one object atomically over the version that was read, or where there was none (etag ``""``).
+
+        Returns its new etag; None where another writer was faster, and nothing was written. In a folder the
+        comparison and the write are two steps: there, processes exclude each other by the lake's lease alone.
+        """
+        try:
+            if isinstance(self._store, LocalStore):
+                if self.find_version(key)[1] != etag:
+                    return None
+                answer = obstore.put(self._store, key, content)
+            else:
+                mode: Any = {"e_tag": f'"{etag}"'} if etag else "create"
+                answer = obstore.put(self._store, key, content, mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            # A retried request may meet its own first try: equal content is our write.
+            there, its_etag = self.find_version(key)
+            return its_etag if there == content else None
+        except (BaseError, OSError) as error:
+            raise StorageError(f"cannot write {self.child_uri(key)}: {_reason(error)}") from error
+        return _etag(answer)
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every object below the folder ``prefix``, in no particular order; nothing where it is empty."""
         try:
@@ -132,7 +162,7 @@ class Store:
                     yield ObjectInfo(
                         key=meta["path"],
                         size=meta["size"],
-                        etag=(meta["e_tag"] or "").strip('"'),
+                        etag=_etag(meta),
                         modified=meta["last_modified"],
                     )
         except FileNotFoundError:
@@ -264,6 +294,10 @@ def _open(uri: str, client_options: Any) -> LocalStore | S3Store:
     except BaseError as error:
         fix = "Check the AWS_* variables of the environment."
         raise ConfigError("uri", uri, _reason(error), fix) from error
+
+
+def _etag(meta: Any) -> str:
+    return (meta["e_tag"] or "").strip('"')
 
 
 def _reason(error: Exception) -> str:

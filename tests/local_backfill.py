@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, wraps
 from pathlib import Path
@@ -51,12 +51,13 @@ from rmsai_ray.tables import parts
 from rmsai_ray.tables.blocks import UnitTables
 from rmsai_ray.tables.compaction import compact_parts, compact_vectors
 from rmsai_ray.tables.layout import load_layout
-from rmsai_ray.tables.lease import KEY as LEASE_KEY
+from rmsai_ray.tables.lease import latest_claim
 from rmsai_ray.tables.ledger import ledger_folder
 from rmsai_ray.tables.manifest import load_manifest
 from rmsai_ray.tables.units import settle
 from rmsai_ray.tables.vectors import VectorTable
-from tests.upstream_files import archive_bytes, edited, replace
+from tests.upstream_files import archive_bytes, edited
+from tests.upstream_files import replace as replace_dataset
 
 LEAD = ("ECG1",)
 NAMES = ("PT1_2025-09.h5", "PT2_2025-09.h5", "PT2_2025-10.h5", "sub/PT1_2025-09.h5")
@@ -86,7 +87,7 @@ def _forget_vitals(file: h5py.File) -> None:
 def _forget_samples(file: h5py.File) -> None:
     samples = file["event_1002/ecg/ECG1"][()]
     samples[: len(samples) * 3 // 5] = np.nan
-    replace(file["event_1002/ecg"], "ECG1", samples)
+    replace_dataset(file["event_1002/ecg"], "ECG1", samples)
 
 
 @cache
@@ -152,7 +153,7 @@ def before_each_write(act: Callable[[str], None]) -> Iterator[None]:
     delete_one = watched("delete", lambda self, key: delete(self, [key]))
     with pytest.MonkeyPatch.context() as patch:
         for owner, names in (
-            (Store, ("put", "create")),
+            (Store, ("put", "create", "replace")),
             (VectorTable, ("ensure_exists", "write_fragments", "delete_rows", "publish")),
         ):
             for name in names:
@@ -268,9 +269,10 @@ class LocalBackfill:
 
     def bury(self) -> None:
         """The process that holds the lake, which is this one, counts as dead."""
-        content = self.lake.find(LEASE_KEY)
-        if content is not None:
-            self.lake.put(LEASE_KEY, json.dumps(json.loads(content) | {"process_started": 0.0}).encode())
+        claim = latest_claim(self.lake)
+        if claim is not None:
+            dead = replace(claim.holder, process_started="")
+            self.lake.put(claim.info.key, json.dumps(asdict(dead)).encode())
 
     def state(self) -> LakeState:
         """The lake, read without the code under test but for the manifest's."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 from rich.console import Console
@@ -82,9 +82,10 @@ def backfill_once(run: Run, console: Console, listing: pa.Table | None = None) -
         return Summary()
     summary, bound = Summary(), None
     with Lease(run.lake, run.run_id) as lease, recorded(run, summary) as record:
+        run = replace(run, epoch=lease.epoch)
         mark_lake(run.lake, run.fingerprint)
-        manifest = settle(run.lake, run.vectors, model_id)  # what a killed run had finished
-        parts.remove_unfinished(run.lake, model_id, manifest.unit_ids)
+        manifest = settle(run.lake, run.vectors, model_id, lease.confirm)  # what a killed run had finished
+        parts.remove_unfinished(run.lake, model_id, manifest.unit_ids, lease.confirm)
         todo = find_todo(run, listing, manifest)
         if todo.num_rows:
             shelve(run)
@@ -93,7 +94,7 @@ def backfill_once(run: Run, console: Console, listing: pa.Table | None = None) -
                 process(run, todo, summary, record, console, cluster)
                 lease.confirm()
                 with METER.commit():
-                    manifest = settle(run.lake, run.vectors, model_id)
+                    manifest = settle(run.lake, run.vectors, model_id, lease.confirm)
                 run.vectors.absorb_new_rows()
             bound = binding_bound(summary, run.lake, run.bundle, on_gpu=config.num_gpus > 0)
             record.facts["binding"] = asdict(bound) if bound else None

@@ -25,7 +25,7 @@ from rmsai_ray.tables import parts
 from rmsai_ray.tables.compaction import compact_parts, compact_vectors, remove_old_versions
 from rmsai_ray.tables.formats import embedding_formats
 from rmsai_ray.tables.lake import Lake, open_lake
-from rmsai_ray.tables.lease import Lease
+from rmsai_ray.tables.lease import Confirm, Lease
 from rmsai_ray.tables.retention import bring_back, check_period, move_out
 from rmsai_ray.tables.units import settle
 from rmsai_ray.tables.usage import FileCount, count_files
@@ -94,23 +94,23 @@ def maintain(config: MaintainConfig) -> None:
     run_id = ids.run_id("maintain", asdict(config) | {"model": lake.model_id})
     record = RunRecord(run_id=run_id, job="maintain", argv=command_line(), config=asdict(config))
     store = Store(config.lake)
-    with Lease(store, run_id), _recorded(record, store):
+    with Lease(store, run_id) as lease, _recorded(record, store):
         before = count_files(lake)
         record.facts["model"] = {"model_id": lake.model_id}
-        record.counts |= _maintain(config, lake, store)
+        record.counts |= _maintain(config, lake, store, lease.confirm)
         after = count_files(Lake(lake.uri, lake.model_id))
         record.counts |= {"before": _plain(before), "after": _plain(after)}
     print_counts(console, before, after, record.counts)
 
 
-def _maintain(config: MaintainConfig, lake: Lake, store: Store) -> dict[str, Any]:
+def _maintain(config: MaintainConfig, lake: Lake, store: Store, confirm: Confirm) -> dict[str, Any]:
     """Everything that changes the lake; returns how many parts moved to the archive or back, and how windows
     are searched now."""
     model_id = lake.model_id
     dim = lake.vectors().schema.field("embedding").type.list_size
     vectors = VectorTable(store.uri, model_id, dim)
-    manifest = settle(store, vectors, model_id)
-    parts.remove_unfinished(store, model_id, manifest.unit_ids)
+    manifest = settle(store, vectors, model_id, confirm)
+    parts.remove_unfinished(store, model_id, manifest.unit_ids, confirm)
     moved = []
     if config.restore_since is not None:
         archive = Store(config.archive_uri)

@@ -100,6 +100,7 @@ def pack_units(
     unit_bytes: Callable[[int], int],
     max_archive_bytes: int,
     door: Door = OPEN,
+    epoch: int = 0,
 ) -> Iterator[Unit]:
     """Archives of one period lie together, and those of one pack, which comes whole; a unit closes before it
     would outgrow its share of the rest.
@@ -110,6 +111,8 @@ def pack_units(
         unit_bytes: from the bytes that no unit holds yet to the most that the next unit may hold.
         max_archive_bytes: larger archives are not fetched, and count as nothing.
         door: through which they will go; it moves months.
+        epoch: of the driver's lease; goes into the units' ids, so that a worker that outlives its driver
+            never writes where one of the next driver does.
     """
     by_uri = sorted(todo.to_pylist(), key=lambda row: row["uri"])
     objects = [list(rows) for _, rows in groupby(by_uri, lambda row: object_uri(row["uri"]))]
@@ -120,13 +123,13 @@ def pack_units(
     most = unit_bytes(left)
     for archives, size in zip(objects, sizes, strict=True):
         if waiting and num_bytes + size > most:
-            yield _unit(run_id, waiting)
+            yield _unit(run_id, epoch, waiting)
             left -= num_bytes
             waiting, num_bytes, most = [], 0, unit_bytes(left)
         waiting += archives
         num_bytes += size
     if waiting:
-        yield _unit(run_id, waiting)
+        yield _unit(run_id, epoch, waiting)
 
 
 def choose_unit_bytes(left_bytes: int, num_workers: int) -> int:
@@ -144,9 +147,9 @@ def _period(uri: str, door: Door) -> str:
     return door.period_in_name(period_in_name(uri), uri)
 
 
-def _unit(run_id: str, archives: list[dict[str, Any]]) -> Unit:
+def _unit(run_id: str, epoch: int, archives: list[dict[str, Any]]) -> Unit:
     archives.sort(key=lambda row: row["uri"])  # of two copies the first name counts, as it does in a fold
-    return Unit(unit_id=ids.digest([run_id, *_inputs(archives)]), archives=archives)
+    return Unit(unit_id=ids.digest([run_id, str(epoch), *_inputs(archives)]), archives=archives)
 
 
 def _inputs(archives: Iterable[dict[str, Any]]) -> Iterator[str]:

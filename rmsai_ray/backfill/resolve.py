@@ -47,6 +47,8 @@ class Run:
     """Fitted detectors that score beside the errors."""
     registered: dict[str, Any] = field(default_factory=dict)
     """What references to the registry stood for when the run began: ``model``, ``detectors``."""
+    epoch: int = 0
+    """Of the lease with which it holds the lake; 0 before that."""
     pseudonyms: Pseudonymiser | None = None
 
     @property
@@ -149,6 +151,7 @@ def plan_units(run: Run, todo: pa.Table, *, num_workers: int) -> list[Unit]:
             run_id=run.run_id,
             unit_bytes=lambda left: fixed or choose_unit_bytes(left, num_workers),
             max_archive_bytes=run.config.max_archive_bytes,
+            epoch=run.epoch,
             door=run.door,
         )
     )
@@ -186,5 +189,6 @@ def tasks_of(run: Run, *, on_gpu: bool, log_prefix: str | None = None) -> Tasks:
             run_id=run.run_id,
             model_id=model_id,
             embedding_dim=run.bundle.spec.embedding_dim,
+            epoch=run.epoch,
         ),
     )

@@ -41,6 +41,8 @@ class WriteTask:
     run_id: str
     model_id: str
     embedding_dim: int
+    epoch: int = 0
+    """Of the driver's lease."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class UnitWriter:
             run_id=task.run_id,
             model_id=task.model_id,
             before_record=lambda entry: log.write(unit.lines),
+            epoch=task.epoch,
         )
         return json.dumps(unit_report(unit, entry.seconds, entry.num_bytes))
 

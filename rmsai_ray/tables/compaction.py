@@ -110,9 +110,11 @@ def _merge(store: Store, model_id: str, layout: Layout, group: list[Container]) 
     for key in sorted(key for container in group for key in container.keys):
         keys_by_folder[key.rpartition("/")[0]].append(key)
     for folder, keys in keys_by_folder.items():
-        parts.write_part(store, f"{folder}/{target}{parts.SUFFIX}", _read_all(store, keys))
+        content = parts.to_parquet(_read_all(store, keys))
+        if not store.create(f"{folder}/{target}{parts.SUFFIX}", content):
+            raise LakeError(f"another run compacts {store.uri}, which it took")
     merged = layout.merged(names, target)
-    save_layout(store, model_id, merged)
+    merged = save_layout(store, model_id, merged)
     store.delete(key for keys in keys_by_folder.values() for key in keys)
     return merged
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from rmsai_ray.errors import LakeError
 from rmsai_ray.storage import Store
 
 COMPACTED = "compact-"
@@ -23,6 +24,8 @@ class Layout:
 
     compacted: Mapping[str, str] = field(default_factory=dict)
     """Unit → name of its parts, where that is not the unit's id."""
+    etag: str = field(default="", compare=False)
+    """Of the object in the lake that it is, or that it is to replace; "" for none."""
 
     def part_name(self, unit_id: str) -> str:
         """What the parts are called that hold a unit's rows."""
@@ -39,11 +42,11 @@ class Layout:
     def merged(self, names: Iterable[str], target: str) -> Layout:
         """The layout after the parts of ``names`` became those of ``target``."""
         moved = {unit: target for name in names for unit in self.units_of(name)}
-        return Layout({**self.compacted, **moved})
+        return Layout({**self.compacted, **moved}, self.etag)
 
     def only(self, units: set[str]) -> Layout:
         """Without the units that have no rows any more."""
-        return Layout({unit: name for unit, name in self.compacted.items() if unit in units})
+        return Layout({unit: name for unit, name in self.compacted.items() if unit in units}, self.etag)
 
     @cached_property
     def _names(self) -> set[str]:
@@ -64,12 +67,20 @@ def layout_key(model_id: str) -> str:
 
 def load_layout(store: Store, model_id: str) -> Layout:
     """The layout of a model; every unit in parts of its own where nothing was ever compacted."""
-    content = store.find(layout_key(model_id))
+    content, etag = store.find_version(layout_key(model_id))
     units_by_name = json.loads(content) if content else {}
-    return Layout({unit: name for name, units in units_by_name.items() for unit in units})
+    return Layout({unit: name for name, units in units_by_name.items() for unit in units}, etag)
 
 
-def save_layout(store: Store, model_id: str, layout: Layout) -> None:
-    """Writes the layout with one atomic put: from here on readers see the compacted parts."""
+def save_layout(store: Store, model_id: str, layout: Layout) -> Layout:
+    """Writes the layout with one atomic put: from here on readers see the compacted parts.
+
+    Raises:
+        LakeError: it is not made from the lake's, since another run took the lake; nothing was written.
+    """
     units_by_name = {name: sorted(layout.units_of(name)) for name in sorted(set(layout.compacted.values()))}
-    store.put(layout_key(model_id), json.dumps(units_by_name, separators=(",", ":")).encode())
+    content = json.dumps(units_by_name, separators=(",", ":")).encode()
+    etag = store.replace(layout_key(model_id), content, layout.etag)
+    if etag is None:
+        raise LakeError(f"the layout of {store.uri} was changed by another run, which took the lake")
+    return replace(layout, etag=etag)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
+from rmsai_ray.errors import LakeError
 from rmsai_ray.storage import Store
 
 COPY: dict[str, Any] = {
@@ -37,6 +37,8 @@ class LedgerEntry:
     """Parquet part → number of rows."""
     fragments: list[dict[str, Any]]
     """Lance fragments of the windows, written but not committed."""
+    epoch: int = 0
+    """Of the lease of the driver that planned it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """read, encode, write."""
     num_bytes: dict[str, int] = field(default_factory=dict)
@@ -46,11 +48,6 @@ class LedgerEntry:
     def filled_parts(self) -> set[str]:
         """Parts that have a row; of another there is no object."""
         return {key for key, num_rows in self.parts.items() if num_rows}
-
-    @property
-    def read_time(self) -> datetime:
-        """When the last of its archives was read, which was in the lifetime of its run's driver."""
-        return max(datetime.fromisoformat(row["committed_time"]) for row in self.archives)
 
     def without(
         self, uris: set[str], *, parts: dict[str, int], fragments: list[dict[str, Any]]
@@ -81,8 +78,15 @@ def record(store: Store, entry: LedgerEntry) -> bool:
 
 
 def overwrite(store: Store, entry: LedgerEntry) -> None:
-    """Replaces an entry. For the driver alone, while it folds."""
-    store.put(entry_key(entry.model_id, entry.unit_id), encode(entry))
+    """Replaces an entry. For the driver alone, while it folds.
+
+    Raises:
+        LakeError: it is not there any more, since another run took the lake and folded it.
+    """
+    key = entry_key(entry.model_id, entry.unit_id)
+    there, etag = store.find_version(key)
+    if there is None or store.replace(key, encode(entry), etag) is None:
+        raise LakeError(f"{store.child_uri(key)} was folded by another run, which took the lake")
 
 
 def unit_ids(store: Store, model_id: str) -> set[str]:

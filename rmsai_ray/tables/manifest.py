@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache, reduce
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rmsai_ray.errors import LakeError
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.ledger import LedgerEntry
@@ -48,6 +49,8 @@ class Manifest:
 
     content: bytes = b""
     """A Parquet file; none where nothing was ever folded."""
+    etag: str = field(default="", compare=False)
+    """Of the object in the lake that it is, or that it is to replace; "" for none."""
 
     @staticmethod
     def of(pages: Iterable[pa.Table], folded_units: Iterable[str] = ()) -> Manifest:
@@ -110,17 +113,22 @@ def load_manifest(store: Store, model_id: str) -> Manifest:
     Raises:
         LakeError: it was written with another version of the schemas.
     """
-    content = store.find(manifest_key(model_id))
+    content, etag = store.find_version(manifest_key(model_id))
     if content is None:
         return Manifest()
     found = pq.read_schema(pa.BufferReader(content))
     schemas.check_version(found, schemas.ARCHIVES, manifest_key(model_id))
-    return Manifest(content)
+    return Manifest(content, etag)
 
 
 def save_manifest(store: Store, model_id: str, manifest: Manifest) -> None:
-    """Writes the manifest with one atomic put."""
-    store.put(manifest_key(model_id), manifest.content)
+    """Writes the manifest with one atomic put, over the version that it was made from.
+
+    Raises:
+        LakeError: that is not the lake's any more, since another run took the lake; nothing was written.
+    """
+    if store.replace(manifest_key(model_id), manifest.content, manifest.etag) is None:
+        raise LakeError(f"the manifest of {store.uri} was changed by another run, which took the lake")
 
 
 def difference(listing: pa.Table, manifest: Manifest, run_id: str, *, retry: bool) -> pa.Table:
@@ -281,7 +289,8 @@ def fold(manifest: Manifest, entries: Iterable[LedgerEntry], run_id: str) -> Fol
     )
     untouched = (page.filter(pc.invert(_touched(page, new))) for page in manifest.pages())
     pages = _merged(untouched, rows.cast(schemas.ARCHIVES))
-    return Fold(manifest=Manifest.of(pages, (entry.unit_id for entry in entries)), evictions=evictions)
+    folded = Manifest.of(pages, (entry.unit_id for entry in entries))
+    return Fold(manifest=replace(folded, etag=manifest.etag), evictions=evictions)
 
 
 def _touched(rows: pa.Table, new: pa.Table) -> pa.ChunkedArray:

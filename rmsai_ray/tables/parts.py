@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rmsai_ray.errors import LakeError
 from rmsai_ray.storage import ObjectInfo, Store
 from rmsai_ray.tables.layout import load_layout
+from rmsai_ray.tables.lease import Confirm
 
 TABLES = ("windows", "events", "rejects")
 SUFFIX = ".parquet"
@@ -86,8 +88,15 @@ def _leaves(fields: Iterable[pa.Field], parent: str = "") -> Iterator[tuple[str,
 
 def read_part(store: Store, key: str) -> pa.Table | None:
     """The rows of one part, or None where it is gone."""
-    content = store.find(key)
-    return None if content is None else pq.read_table(pa.BufferReader(content), partitioning=None)
+    return _find_part(store, key)[0]
+
+
+def _find_part(store: Store, key: str) -> tuple[pa.Table | None, str]:
+    """As :func:`read_part`, with the object's etag."""
+    content, etag = store.find_version(key)
+    return (
+        (None, "") if content is None else (pq.read_table(pa.BufferReader(content), partitioning=None), etag)
+    )
 
 
 def write_part(store: Store, key: str, table: pa.Table) -> int:
@@ -104,23 +113,36 @@ def drop_rows(store: Store, key: str, column: str, values: Iterable[str]) -> pa.
     """Rewrites a part without the rows whose ``column`` is one of ``values``.
 
     Returns what is left, or None where there was no part. Doing it twice is doing it once.
+
+    Raises:
+        LakeError: another run changed the part meanwhile, since it took the lake.
     """
-    table = read_part(store, key)
+    table, etag = _find_part(store, key)
     if table is None:
         return None
     dropped = pc.is_in(table[column], value_set=pa.array(sorted(set(values)), pa.string()))
     left = table.filter(pc.invert(dropped))
-    if left.num_rows < table.num_rows:
-        write_part(store, key, left)
+    if left.num_rows == 0:
+        store.delete([key])
+    elif left.num_rows < table.num_rows and store.replace(key, to_parquet(left), etag) is None:
+        raise LakeError(f"{store.child_uri(key)} was changed by another run, which took the lake")
     return left
 
 
-def remove_unfinished(store: Store, model_id: str, finished_units: set[str]) -> list[str]:
+def remove_unfinished(
+    store: Store, model_id: str, finished_units: set[str], confirm: Confirm = lambda: None
+) -> list[str]:
     """Deletes the parts of units that never wrote their ledger entry, those that a compaction has replaced,
-    and those that one had not finished; returns their keys."""
+    and those that one had not finished; returns their keys.
+
+    ``confirm`` is called between looking and deleting: what was seen while the lease was held is nothing that
+    a later holder needs, since its units have other names.
+    """
     layout = load_layout(store, model_id)
     visible = {layout.part_name(unit) for unit in finished_units}
     orphans = [key for key in list_parts(store, model_id) if name_of(key) not in visible]
+    if orphans:
+        confirm()
     store.delete(orphans)
     return orphans
 

@@ -14,6 +14,7 @@ from rmsai_ray.storage import Store
 from rmsai_ray.tables import ledger, parts
 from rmsai_ray.tables.blocks import UnitTables
 from rmsai_ray.tables.layout import load_layout
+from rmsai_ray.tables.lease import Confirm
 from rmsai_ray.tables.ledger import LedgerEntry
 from rmsai_ray.tables.manifest import Fold, Manifest, fold, load_manifest, save_manifest
 from rmsai_ray.tables.vectors import VectorTable
@@ -26,6 +27,7 @@ def write_unit(
     *,
     run_id: str,
     model_id: str,
+    epoch: int = 0,
     before_record: Callable[[LedgerEntry], None] | None = None,
 ) -> LedgerEntry:
     """Parquet parts, then a Lance fragment that nobody sees yet, then the ledger entry.
@@ -45,6 +47,7 @@ def write_unit(
         unit_id=unit.unit_id,
         run_id=run_id,
         model_id=model_id,
+        epoch=epoch,
         archives=unit.archives,
         parts=rows,
         fragments=fragments,
@@ -57,24 +60,35 @@ def write_unit(
     return entry
 
 
-def settle(store: Store, vectors: VectorTable, model_id: str) -> Manifest:
+def settle(store: Store, vectors: VectorTable, model_id: str, confirm: Confirm = lambda: None) -> Manifest:
     """Makes every finished unit visible: for the driver alone, while no worker writes.
 
     Copies and replaced rows go first, then LanceDB, then the manifest as the mark of completion, then the
     ledger entries that it now holds. Each step can be done again, and must be before anything new is planned:
     what a fold decides must not change between its first try and the one that completes it, which another
     run may make.
+
+    ``confirm`` is called before each step. What happens between it and the step, e.g. this machine sleeps and
+    another run takes the lake, the step itself notices, and writes nothing: parts, LanceDB and the manifest
+    are each changed only as they were read.
+
+    Raises:
+        LakeError: another run took the lake.
     """
     manifest = load_manifest(store, model_id)
     waiting = ledger.unit_ids(store, model_id)
     entries = _finished(store, model_id, waiting, manifest)
+    if waiting:
+        confirm()
     ledger.remove(store, model_id, waiting - {entry.unit_id for entry in entries})
     if not entries:
         return manifest
     result = fold(manifest, entries, entries[0].run_id)
     entries = _evict_new(store, vectors, entries, result)
     _evict_old(store, vectors, model_id, result)
+    confirm()
     vectors.publish({entry.unit_id: entry.fragments for entry in entries})
+    confirm()
     save_manifest(store, model_id, result.manifest)
     ledger.remove(store, model_id, result.manifest.folded_units)
     return result.manifest
@@ -88,19 +102,19 @@ def preview(store: Store, model_id: str) -> Manifest:
 
 
 def _finished(store: Store, model_id: str, waiting: set[str], manifest: Manifest) -> list[LedgerEntry]:
-    """The entries that are to be folded, all of one run.
+    """The entries that are to be folded, all of one epoch.
 
     Not those of the last fold, nor of any earlier one that left rows. Nor what a worker wrote that outlived
-    its driver, after the next run had planned its unit anew: entries of any run but the latest, and entries
-    whose parts that run has removed.
+    its driver, after the next run had planned its archives anew: entries of any epoch but the latest, which
+    began with a fold of all that were there, and entries whose parts that run has removed.
     """
     fresh = waiting - manifest.folded_units - manifest.unit_ids
     if not fresh:
         return []
     there = parts.list_parts(store, model_id)
     whole = [entry for entry in ledger.read_entries(store, model_id, fresh) if entry.filled_parts <= there]
-    latest = max(whole, key=lambda entry: entry.read_time, default=None)
-    return [entry for entry in whole if latest and entry.run_id == latest.run_id]
+    latest = max((entry.epoch for entry in whole), default=None)
+    return [entry for entry in whole if entry.epoch == latest]
 
 
 def _split(unit: UnitTables, model_id: str) -> Iterable[tuple[str, pa.Table]]:

@@ -9,14 +9,17 @@ from typing import Any
 
 import lance
 import pyarrow as pa
+from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
+from rmsai_ray.errors import LakeError
 from rmsai_ray.storage import lance_options
 from rmsai_ray.tables import schemas
 from rmsai_ray.tables.index_segments import absorb, count_unindexed, find_note
 
 FOLDER = "lance"
 VALUES_PER_DELETE = 500
+PUBLISH_ATTEMPTS = 5
 MAX_UNINDEXED_ROWS = 10_000
 """Comparing with so many takes as long as a look into the index."""
 
@@ -86,21 +89,41 @@ class VectorTable:
     def publish(self, fragments_by_unit: dict[str, list[dict[str, Any]]]) -> int:
         """Commits the fragments of finished units, all in one transaction, leaving out what is there already.
 
+        The transaction holds for the version alone that was looked at. Lance would put a plain append on top
+        of any other, and so bring rows twice that were published meanwhile: by a run that took the lake, or
+        by its own first try, whose answer got lost on the way.
+
         Returns the number of units that this call made visible.
+
+        Raises:
+            LakeError: another program changes the table again and again.
         """
-        dataset = self.open()
+        for _ in range(PUBLISH_ATTEMPTS):
+            dataset = self.open()
+            fresh = self._unpublished(dataset, fragments_by_unit)
+            if not fresh:
+                return 0
+            there = [fragment.metadata for fragment in dataset.get_fragments()]
+            added = [fragment for unit in sorted(fresh) for fragment in fresh[unit]]
+            operation = lance.LanceOperation.Merge([*there, *added], dataset.lance_schema)
+            transaction = lance.Transaction(dataset.version, operation)
+            try:
+                lance.LanceDataset.commit(self.uri, transaction, storage_options=self._options, max_retries=0)
+            except CommitConflictError:
+                continue
+            return len(fresh)
+        raise LakeError(f"{self.uri} was changed by another run, which took the lake")
+
+    def _unpublished(
+        self, dataset: Any, fragments_by_unit: dict[str, list[dict[str, Any]]]
+    ) -> dict[str, list[FragmentMetadata]]:
+        """The units of which no file is visible."""
         visible = {file.path for fragment in dataset.get_fragments() for file in fragment.data_files()}
-        fresh = {
+        return {
             unit: [FragmentMetadata.from_json(json.dumps(fragment)) for fragment in fragments]
             for unit, fragments in fragments_by_unit.items()
             if fragments and not _paths(fragments) & visible
         }
-        if fresh:
-            operation = lance.LanceOperation.Append([f for unit in sorted(fresh) for f in fresh[unit]])
-            lance.LanceDataset.commit(
-                self.uri, lance.Transaction(dataset.version, operation), storage_options=self._options
-            )
-        return len(fresh)
 
     def count_rows(self) -> int:
         """Rows that readers see."""

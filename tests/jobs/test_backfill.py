@@ -68,9 +68,9 @@ def test_too_many_rejects_have_an_exit_code_of_their_own(tmp_path: Path) -> None
     assert rejects == [{"reason": "truncated"}]
 
 
-def test_a_lake_that_is_held_ends_the_job_with_exit_code_1(tmp_path: Path) -> None:
+def test_a_lake_that_is_held_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with Lease(Store(str(tmp_path / "out")), "backfill-of-somebody"):
         done = backfill("--archives", "in", "--lake", "out", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "is held by run backfill-of-somebody" in done.stderr

@@ -66,7 +66,7 @@ def test_wherever_it_dies_the_next_run_mends_it(
     with before_each_write(keep_a_copy):
         local.run(**options)
     expected = comparable(local.state())
-    assert {write.split("/")[0] for write, _ in deaths} >= {"create ledger", "publish ", "put archives"}
+    assert {write.split("/")[0] for write, _ in deaths} >= {"create ledger", "publish ", "replace archives"}
     for write, root in deaths:
         again = LocalBackfill(root, stored=local.stored)
         again.bury()

@@ -37,8 +37,8 @@ EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "8"))
 names = st.sampled_from(NAMES)
 content_numbers = st.integers(0, NUM_CONTENTS - 1)
 kinds = st.sampled_from(
-    ["create ledger/", "put windows/", "delete windows/", "put ledger/", "delete_rows", "publish",
-     "put archives/", "delete ledger/"]
+    ["create ledger/", "put windows/", "delete windows/", "replace windows/", "replace ledger/",
+     "delete_rows", "publish", "replace archives/", "delete ledger/"]
 )  # fmt: skip
 options = st.fixed_dictionaries(
     {},

@@ -13,7 +13,7 @@ from rmsai_ray.backfill import maintain as flow
 from rmsai_ray.backfill.maintain import MaintainConfig, maintain, months_before
 from rmsai_ray.errors import ConfigError, LakeError
 from rmsai_ray.tables.lake import open_lake
-from rmsai_ray.tables.lease import Lease
+from rmsai_ray.tables.lease import Lease, latest_claim
 from tests.unit.tables.test_units import Lake, archive
 
 
@@ -45,7 +45,9 @@ def test_it_settles_compacts_and_tells(lake: Lake, capsys: pytest.CaptureFixture
     before = record["counts"]["before"]["windows"]
     assert (before["num_files"], before["num_rows"]) == (3, 6)
     assert record["counts"]["after"]["windows"]["num_files"] == 2
-    assert not (Path(lake.store.uri) / "runs/lease.json").exists()
+    claim = latest_claim(lake.store)
+    assert claim is not None
+    assert claim.holder.is_released
 
 
 def test_old_results_go_to_the_archive_and_come_back(lake: Lake, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_wherever_it_dies_readers_notice_nothing_and_the_next_run_ends_it(lake: 
     with before_each_write(keep_a_copy):
         maintain(lake)
     expected = lake.keys()
-    assert [write.split()[0] for write, _ in deaths] == ["put"] * 6 + ["delete"] * 9
+    assert [write.split()[0] for write, _ in deaths] == ["create"] * 5 + ["replace"] + ["delete"] * 9
     for write, root in deaths:
         dead = Lake(root)
         assert answers(dead) == before, f"died at {write}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import lance
 import pyarrow as pa
 import pytest
 
+from rmsai_ray.errors import LakeError
 from rmsai_ray.storage import Store
 from rmsai_ray.tables import ledger, parts
 from rmsai_ray.tables.blocks import UnitTables
@@ -29,11 +31,13 @@ class Lake:
         self.vectors = VectorTable(self.store.uri, MODEL, EMBEDDING_DIM)
         self.vectors.ensure_exists()
 
-    def write(self, unit: str, *archives: dict[str, Any], run: str = RUN) -> ledger.LedgerEntry:
-        return self.write_tables(tables(unit, run, *archives), run)
+    def write(
+        self, unit: str, *archives: dict[str, Any], run: str = RUN, epoch: int = 1
+    ) -> ledger.LedgerEntry:
+        return self.write_tables(tables(unit, run, *archives), run, epoch)
 
-    def write_tables(self, unit: UnitTables, run: str = RUN) -> ledger.LedgerEntry:
-        return write_unit(self.store, self.vectors, unit, run_id=run, model_id=MODEL)
+    def write_tables(self, unit: UnitTables, run: str = RUN, epoch: int = 1) -> ledger.LedgerEntry:
+        return write_unit(self.store, self.vectors, unit, run_id=run, model_id=MODEL, epoch=epoch)
 
     def settle(self) -> Manifest:
         return settle(self.store, self.vectors, MODEL)
@@ -206,14 +210,46 @@ def test_another_runs_rows_replace_those_of_the_same_content(lake: Lake) -> None
 
 
 def test_a_worker_that_outlived_its_run_cannot_undo_the_next_one(lake: Lake) -> None:
-    lake.write("u1", archive("a", "old"), archive("b", "y"))
-    lake.write("u2", archive("a", "new", committed_time="2025-10-01T00:00:09+00:00"), run="backfill-2")
+    late = "2025-10-01T05:00:00+00:00"  # by its clock, which is no argument
+    lake.write("u1", archive("a", "old", committed_time=late), archive("b", "y"), epoch=1)
+    lake.write("u2", archive("a", "new"), run="backfill-2", epoch=2)
     expected = preview(lake.store, MODEL)
     manifest = lake.settle()
     assert manifest.rows.select(["uri", "archive_id"]).to_pylist() == [{"uri": "a", "archive_id": "new"}]
     assert manifest.rows.equals(expected.rows)
     assert lake.published() == [("u2", "new"), ("u2", "new")]
     assert lake.waiting() == set()
+
+
+def test_who_lost_the_lake_between_reading_and_writing_changes_nothing(lake: Lake) -> None:
+    """At each of the steps of a fold, another run takes the lake, folds, and goes on."""
+    lake.write("u0", archive("a", "x"), archive("b", "y"))
+    lake.settle()
+    slept = []
+
+    def sleep_at(step: int) -> Callable[[], None]:
+        calls = iter(range(10))
+
+        def confirm() -> None:
+            if next(calls) == step:
+                slept.append(step)
+                lake.settle()
+                lake.write(f"u{step + 2}", archive("c", f"z{step}"), epoch=3 + step)
+                lake.settle()
+
+        return confirm
+
+    for step in range(3):
+        lake.write(f"w{step}", archive("a", f"new{step}"), epoch=3 + step)
+        with pytest.raises(LakeError, match="took the lake"):
+            settle(lake.store, lake.vectors, MODEL, sleep_at(step))
+        expected = [("a", f"new{step}"), ("b", "y"), ("c", f"z{step}")]
+        rows = load_manifest(lake.store, MODEL).rows.select(["uri", "archive_id"]).to_pylist()
+        assert [(row["uri"], row["archive_id"]) for row in rows] == expected
+        assert lake.published() == lake.rows("windows")
+        assert {content for _, content in lake.published()} == {content for _, content in expected}
+        assert len(lake.published()) == 2 * len(expected)
+    assert slept == [0, 1, 2]
 
 
 def test_a_unit_whose_parts_are_gone_was_never_finished(lake: Lake) -> None:
