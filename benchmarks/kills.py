@@ -28,7 +28,7 @@ from typing import Literal
 
 import tyro
 
-from benchmarks._lake_check import Findings, compare
+from benchmarks.lake_check import Findings, compare
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "backfill.py"
 NUM_ARCHIVES, NUM_BEFORE, NUM_CHANGED, EVENTS_PER_ARCHIVE = 24, 8, 3, 4

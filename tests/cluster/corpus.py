@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks._lake_check import list_objects, model_ids, open_filesystem
+from benchmarks.lake_check import list_objects, model_ids, open_filesystem
 from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.flow import backfill

@@ -11,7 +11,7 @@ import h5py
 import pyarrow as pa
 import pytest
 
-from benchmarks._lake_check import KEYS, Tables, compare_rows, model_ids, read_tables
+from benchmarks.lake_check import KEYS, Tables, compare_rows, model_ids, read_tables
 from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.backfill.config import BackfillConfig
 from tests.cluster.corpus import SEED, digests, run, simulate, untrained

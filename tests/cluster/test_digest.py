@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks._lake_check import KEYS, MAY_DIFFER, compare, compare_rows, read_tables
+from benchmarks.lake_check import KEYS, MAY_DIFFER, compare, compare_rows, read_tables
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.pipeline import run_units
 from rmsai_ray.backfill.plan import list_archives

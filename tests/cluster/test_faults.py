@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks._lake_check import compare, list_objects, read_tables
+from benchmarks.lake_check import compare, list_objects, read_tables
 from cluster.local_s3 import LocalS3
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.errors import LakeError

@@ -13,7 +13,7 @@ import h5py
 import lancedb
 import pytest
 
-from benchmarks._lake_check import KEYS, Tables, compare_rows, model_ids, read_tables, unsettled_objects
+from benchmarks.lake_check import KEYS, Tables, compare_rows, model_ids, read_tables, unsettled_objects
 from rmsai_ray import job
 from rmsai_ray.archives.broken import BrokenArchive, broken_archives
 from rmsai_ray.archives.simulator import simulate_archive

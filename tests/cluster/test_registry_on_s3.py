@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._lake_check import model_ids
+from benchmarks.lake_check import model_ids
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.resolve import resolve
 from rmsai_ray.errors import CheckpointError

@@ -1,18 +1,27 @@
 """Reads lakes and compares them row by row with public libraries alone; changes when their layout does.
 
+    python -m benchmarks.lake_check LAKE REFERENCE    is a lake at rest that of the same archives?
+    python -m benchmarks.lake_check LAKE              does a lake show something unfinished, or twice, now?
+
 Nothing of the package is imported, so that a fault of the writing side cannot hide here. A lake that no
-backfill works on must hold exactly the rows of its manifest: what lies there beyond them is reported.
+backfill works on must hold exactly the rows of its manifest: what lies there beyond them is reported. In a
+lake that a run works on, or died in, readers must see what its manifest says, and nothing twice. Prints JSON;
+exits with 1 where something is found.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import lancedb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -41,6 +50,9 @@ class Tables:
     """Parts of units that the manifest does not name."""
 
 
+NOTHING = Tables(**dict.fromkeys((*KEYS, "vectors"), pa.table({})), strays=())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     """Numbers of rows or objects, over all tables, both stores and all models."""
@@ -54,7 +66,8 @@ class Findings:
     differing: int = 0
     """With other values than in the reference, or than in the other store."""
     stray: int = 0
-    """Parts of no unit of the manifest, ledger entries that no fold has removed, and a lease of nobody."""
+    """Parts of no unit of the manifest, ledger entries that no fold has removed, a lease that was not given
+    back; and visible rows of a unit that never finished."""
     examples: tuple[str, ...] = ()
 
     def __add__(self, other: Findings) -> Findings:
@@ -76,15 +89,65 @@ class Findings:
 
 def compare(lake_uri: str, reference_uri: str) -> Findings:
     """What a lake at rest lacks, has twice or has otherwise, measured on a lake of the same archives."""
+    return compare_with(lake_uri, read_lake(reference_uri))
+
+
+def compare_with(lake_uri: str, references: dict[str, Tables]) -> Findings:
+    """As :func:`compare`, with a reference that was read before, by model."""
     found = _strays(unsettled_objects(lake_uri))
-    for model in sorted({*model_ids(reference_uri), *model_ids(lake_uri)}):
-        lake, reference = read_tables(lake_uri, model), read_tables(reference_uri, model)
+    lakes = read_lake(lake_uri)
+    for model in sorted({*lakes, *references}):
+        lake = lakes.get(model) or read_tables(lake_uri, model)
+        reference = references.get(model, NOTHING)
         for name, key in KEYS.items():
             found += compare_rows(getattr(lake, name), getattr(reference, name), key, MAY_DIFFER)
         found += compare_rows(lake.vectors, reference.vectors, KEYS["windows"], MAY_DIFFER)
         found += compare_rows(lake.vectors, lake.windows, KEYS["windows"])
         found += _strays(lake.strays)
     return found
+
+
+def check_visible(lake_uri: str) -> Findings:
+    """What readers see at this moment and must not, whether or not a run works on the lake, or died in it.
+
+    In Parquet: rows of archives that are committed, in parts that the layout shows, as the documented views
+    have it; of each such archive all windows and events that the manifest counts, each once, or none, while
+    it is being replaced. In LanceDB: each window once, and none of a unit without a ledger entry.
+    """
+    found = Findings()
+    for model in model_ids(lake_uri):
+        manifest = _read_parquet(lake_uri, f"archives/model={model}")
+        layout = read_layout(lake_uri, model)
+        for table, counted in (("windows", "num_windows"), ("events", "num_events")):
+            rows = _read_visible(lake_uri, table, model, layout)
+            found += _check_counts(rows, manifest, counted, KEYS[table][0])
+        known = {*manifest["unit_id"].to_pylist(), *_ledger_units(lake_uri, model)}
+        vectors = read_vectors(lake_uri, model)
+        if vectors.num_rows:
+            found += _twice(vectors["window_id"].to_pylist())
+            unknown = [unit for unit in vectors["unit_id"].to_pylist() if unit not in known]
+            found += Findings(
+                stray=len(unknown), examples=tuple(f"visible in LanceDB: {unit}" for unit in unknown[:1])
+            )
+    return found
+
+
+def _check_counts(rows: pa.Table, manifest: pa.Table, counted: str, key: str) -> Findings:
+    """Compares the visible rows of one table with what the manifest counts."""
+    committed = manifest.filter(pc.equal(manifest["status"], "committed"))
+    expected = {(row["archive_id"], row["unit_id"]): row[counted] for row in committed.to_pylist()}
+    have = rows.select([key, "archive_id", "unit_id"]).to_pylist() if rows.num_rows else []
+    shown = [row for row in have if (row["archive_id"], row["unit_id"]) in expected]
+    counts = Counter((row["archive_id"], row["unit_id"]) for row in shown)
+    partial = {name: count for name, count in counts.items() if count < expected[name]}
+    lost = sum(expected[name] - count for name, count in partial.items())
+    examples = tuple(f"{count} of {expected[name]} rows of {name}" for name, count in partial.items())
+    return Findings(lost=lost, examples=examples[:1]) + _twice([row[key] for row in shown])
+
+
+def _twice(names: Iterable[str]) -> Findings:
+    twice = [name for name, count in Counter(names).items() for _ in range(count - 1)]
+    return Findings(duplicated=len(twice), examples=tuple(f"visible twice: {name}" for name in twice[:1]))
 
 
 def compare_rows(
@@ -133,15 +196,21 @@ def _by_key(
     return found
 
 
+def read_lake(lake_uri: str) -> dict[str, Tables]:
+    """Every row of a lake, by model."""
+    return {model: read_tables(lake_uri, model) for model in model_ids(lake_uri)}
+
+
 def read_tables(lake_uri: str, model_id: str) -> Tables:
     """Every row that lies in a lake for one model."""
     manifest = _read_parquet(lake_uri, f"archives/model={model_id}")
-    units = set(manifest["unit_id"].to_pylist()) if manifest.num_rows else set()
+    layout = read_layout(lake_uri, model_id)
+    units = {layout.get(unit, unit) for unit in manifest["unit_id"].to_pylist()} if len(manifest) else set()
     parts = [path for table in ("windows", "events", "rejects") for path in _parts(lake_uri, table, model_id)]
     return Tables(
         **{table: _read_parquet(lake_uri, f"{table}/model={model_id}") for table in KEYS},
         vectors=read_vectors(lake_uri, model_id),
-        strays=tuple(path for path in parts if path.rpartition("/")[2].split(".")[0] not in units),
+        strays=tuple(path for path in parts if _part_name(path) not in units),
     )
 
 
@@ -154,6 +223,29 @@ def read_vectors(lake_uri: str, model_id: str) -> pa.Table:
     return database.open_table(name).to_arrow()
 
 
+def read_layout(lake_uri: str, model_id: str) -> dict[str, str]:
+    """Unit → name of its parts, of those units that were compacted."""
+    content = _find(lake_uri, f"archives/model={model_id}/layout.json")
+    return {unit: name for name, units in json.loads(content or b"{}").items() for unit in units}
+
+
+def _read_visible(lake_uri: str, table: str, model_id: str, layout: dict[str, str]) -> pa.Table:
+    """The rows of the parts that readers look into."""
+    filesystem, _ = open_filesystem(lake_uri)
+    names = set(layout.values())
+    tables = [
+        pq.read_table(path, filesystem=filesystem, partitioning=None)
+        for path in _parts(lake_uri, table, model_id)
+        if (name := _part_name(path)) not in layout and (name in names or not name.startswith("compact-"))
+    ]
+    return pa.concat_tables(tables) if tables else pa.table({})
+
+
+def _ledger_units(lake_uri: str, model_id: str) -> list[str]:
+    paths = list_objects(lake_uri, f"ledger/model={model_id}")
+    return [_part_name(path) for path in paths if path.endswith(".json")]
+
+
 def model_ids(lake_uri: str) -> list[str]:
     """Models that a lake has a manifest of."""
     paths = list_objects(lake_uri, "archives")
@@ -163,9 +255,13 @@ def model_ids(lake_uri: str) -> list[str]:
 
 
 def unsettled_objects(lake_uri: str) -> list[str]:
-    """Ledger entries and leases: a lake at rest has none."""
-    leases = [path for path in list_objects(lake_uri, "runs") if path.endswith("/lease.json")]
-    return [*list_objects(lake_uri, "ledger"), *leases]
+    """Ledger entries, and leases but the last one, given back: a lake at rest has none of them."""
+    *leases, last = ["", *list_objects(lake_uri, "runs/lease")]
+    if last:
+        root = open_filesystem(lake_uri)[1]
+        if not json.loads(_find(lake_uri, last.removeprefix(f"{root}/")) or b"{}").get("is_released"):
+            leases.append(last)
+    return [*list_objects(lake_uri, "ledger"), *filter(None, leases)]
 
 
 def list_objects(uri: str, folder: str = "") -> list[str]:
@@ -184,6 +280,19 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.S3FileSystem(endpoint_override=endpoint), uri.removeprefix("s3://")
 
 
+def _find(lake_uri: str, key: str) -> bytes | None:
+    filesystem, root = open_filesystem(lake_uri)
+    try:
+        with filesystem.open_input_file(f"{root}/{key}") as file:
+            return bytes(file.read())
+    except FileNotFoundError:
+        return None
+
+
+def _part_name(path: str) -> str:
+    return path.rpartition("/")[2].split(".")[0]
+
+
 def _parts(lake_uri: str, table: str, model_id: str) -> list[str]:
     return [path for path in list_objects(lake_uri, f"{table}/model={model_id}") if path.endswith(".parquet")]
 
@@ -193,3 +302,21 @@ def _read_parquet(lake_uri: str, folder: str) -> pa.Table:
     paths = [path for path in list_objects(lake_uri, folder) if path.endswith(".parquet")]
     tables = [pq.read_table(path, filesystem=filesystem, partitioning=None) for path in paths]
     return pa.concat_tables(tables) if tables else pa.table({})
+
+
+def main(arguments: list[str]) -> int:
+    """Checks one lake, or compares two; the exit code."""
+    if len(arguments) not in (1, 2):
+        print(__doc__, file=sys.stderr)
+        return 2
+    found = compare(*arguments) if len(arguments) == 2 else check_visible(arguments[0])
+    statuses: Counter[str] = Counter()
+    for tables in read_lake(arguments[0]).values():
+        statuses.update(tables.archives["status"].to_pylist())
+    listed = {"listed": sum(statuses.values()), **dict(sorted(statuses.items()))}
+    print(json.dumps({**listed, **found.counts(), "examples": found.examples}, indent=2))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
