@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from cluster.local_s3 import LocalS3, local_s3
+from rmsai_ray.archives.guard import close_parser
 
 # Token authentication as in production, with a token that no file keeps; Ray reads this when it is imported.
 os.environ["RAY_AUTH_MODE"] = "token"
@@ -57,6 +58,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session when a process that a test started outlives it, and end that process."""
+    close_parser()
     deadline = time.monotonic() + GRACE_S
     num_clean_scans = 0  # two: a scan of /proc can miss a process that is just losing its parent
     while num_clean_scans < 2 and time.monotonic() < deadline:

@@ -13,12 +13,7 @@ import numpy.typing as npt
 from deflate import DeflateError, zlib_decompress
 
 from rmsai_ray.archives.nodes import UnreadableError
-from rmsai_ray.errors import ArchiveError
 
-MOST_EXPANSION: Final = 64
-"""Decoded bytes per stored byte. Leads that are all zeros reach 32."""
-FREE_ALLOWANCE: Final = 1 << 26
-"""Decoded bytes that any file may have, however small."""
 LARGEST_CHUNK_BYTES: Final = 1 << 31
 
 Content = bytes | bytearray | memoryview
@@ -26,27 +21,6 @@ Content = bytes | bytearray | memoryview
 DEFLATE: Final = 1
 SHUFFLE: Final = 2
 """HDF5's numbers of the filters."""
-
-
-class Allowance:
-    """How much one file may still make us allocate."""
-
-    def __init__(self, file_bytes: int) -> None:
-        self._file_bytes = file_bytes
-        self._left = FREE_ALLOWANCE + MOST_EXPANSION * file_bytes
-
-    def charge(self, num_bytes: int, where: str) -> None:
-        """To be called before allocating.
-
-        Raises:
-            ArchiveError: oversized.
-        """
-        self._left -= num_bytes
-        if self._left < 0:
-            raise ArchiveError(
-                "oversized",
-                f"{where} declares {num_bytes} bytes more than a file of {self._file_bytes} can hold",
-            )
 
 
 def decode_chunk(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rmsai_ray.archives.chunks import Allowance, decode_chunk
+from rmsai_ray.archives.chunks import decode_chunk
 from rmsai_ray.archives.direct_headers import (
     GROUP_HEADER,
     ScalarType,
@@ -23,6 +23,7 @@ from rmsai_ray.archives.direct_headers import (
 from rmsai_ray.archives.direct_trees import Link, chunks_of, links_of
 from rmsai_ray.archives.hdf5 import HOLE, SIGNATURE
 from rmsai_ray.archives.heaps import DamagedHeapError, GlobalHeaps
+from rmsai_ray.archives.limits import Budget
 from rmsai_ray.archives.nodes import LONGEST_TEXT, Array, Scalar, decoded
 
 NOT_DIRECT: Final = (UnknownLayoutError, DamagedHeapError, IndexError, OverflowError, struct.error)
@@ -38,10 +39,11 @@ _GROUP_PLACES: Final = struct.Struct("<QQ")
 _UNDEFINED: Final = 2**64 - 1
 
 
-def open_direct(raw: bytes) -> Group:
+def open_direct(raw: bytes, budget: Budget) -> Group:
     """The root group of an archive of the known layout.
 
     Raises:
+        ArchiveError: it costs more than the budget; so do the group's methods.
         UnknownLayoutError: it is of another, or damaged; so do the group's methods, or one of
             :data:`NOT_DIRECT`.
         struct.error: the file is too short.
@@ -51,18 +53,18 @@ def open_direct(raw: bytes) -> Group:
     end, driver, name, header, cached, places = _SUPERBLOCK_END.unpack_from(raw, len(_SUPERBLOCK))
     if (end, driver, name, cached) != (len(raw), _UNDEFINED, 0, 1):
         raise UnknownLayoutError("a superblock whose end is not that of the file")
-    return Group(_File(raw), (header, cached, places), "")
+    return Group(_File(raw, budget), (header, cached, places), "")
 
 
 class _File:
-    """The bytes, their texts, and how much they may still make us allocate."""
+    """The bytes, their texts, and what they may still cost."""
 
-    __slots__ = ("charge", "heaps", "raw")
+    __slots__ = ("budget", "heaps", "raw")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, budget: Budget) -> None:
         self.raw = raw
-        self.heaps = GlobalHeaps(raw, 0)
-        self.charge = Allowance(len(raw)).charge
+        self.heaps = GlobalHeaps(raw, 0, budget)
+        self.budget = budget
 
     def value(self, kind: ScalarType, place: int) -> Scalar:
         """Of this type, at this place of the file."""
@@ -88,6 +90,7 @@ class Group:
 
     def __init__(self, file: _File, link: Link, path: str) -> None:
         raw = file.raw
+        file.budget.enter(path)
         header, is_group, places = link
         self.path = path
         self._file = file
@@ -96,12 +99,18 @@ class Group:
             tree, heap = _GROUP_PLACES.unpack(places)
         else:
             tree, heap, self._attributes = group_at(raw, header)
+            file.budget.count_attributes(len(self._attributes))
             if is_group and places != _GROUP_PLACES.pack(tree, heap):
                 raise UnknownLayoutError(f"{path} is said to have other members than it has")
-        self._links = links_of(raw, tree, heap)
+        self._links = links_of(raw, tree, heap, file.budget)
 
     def __contains__(self, name: object) -> bool:
         return name in self._links
+
+    @property
+    def budget(self) -> Budget:
+        """Of the archive."""
+        return self._file.budget
 
     @property
     def names(self) -> list[str]:
@@ -163,11 +172,14 @@ class Dataset:
         kind, length, chunk_samples, filters, _ = self._shape
         if length is None or kind.dtype is None:
             raise UnknownLayoutError(f"{self.path} is no signal")
-        self._file.charge(length * kind.size, self.path)
+        budget = self._file.budget
+        budget.charge(length * kind.size, self.path)
         if chunk_samples is None:
             return self._contiguous(length, kind.dtype)
-        self._file.charge(chunk_samples * kind.size, self.path)
-        return self._chunked(length, chunk_samples, filters, kind.dtype)
+        budget.charge(chunk_samples * kind.size, self.path)
+        values = self._chunked(length, chunk_samples, filters, kind.dtype)
+        budget.refund(chunk_samples * kind.size)
+        return values
 
     def _contiguous(self, length: int, dtype: np.dtype[Any]) -> Array:
         content = self._file.raw[self._place : self._place + length * dtype.itemsize]

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Final
 
 from rmsai_ray.archives.direct_headers import LONGEST_SHAPE, MOST_SHAPES, UNDEFINED, UnknownLayoutError
+from rmsai_ray.archives.limits import Budget
 from rmsai_ray.archives.nodes import decoded
 
 Link = tuple[int, int, bytes]
@@ -35,10 +36,11 @@ _MOST_LEVELS: Final = 3
 _GROUP_NODES: Final = [b"TREE\0" + bytes((level,)) for level in range(_MOST_LEVELS + 1)]
 
 
-def links_of(raw: bytes, tree: int, heap: int) -> dict[str, Link]:
+def links_of(raw: bytes, tree: int, heap: int, budget: Budget) -> dict[str, Link]:
     """A group's members by name.
 
     Raises:
+        ArchiveError: there are too many.
         UnknownLayoutError: anything about them is unusual.
         struct.error, OverflowError: they lie outside the bytes.
     """
@@ -52,6 +54,7 @@ def links_of(raw: bytes, tree: int, heap: int) -> dict[str, Link]:
         count = _SYMBOLS_HEADS.get(raw[table : table + 8])
         if count is None or table + SYMBOLS_BYTES > len(raw):
             raise UnknownLayoutError("a group's table of symbols is unusual")
+        budget.count_members(count)
         fields = _SYMBOLS[count].unpack_from(raw, table + 8)
         cached = fields[2::4]
         if max(cached) > 1:

@@ -9,7 +9,7 @@ from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.nodes import Group, Scalar, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Event, Problem, Signal, Vital
-from rmsai_ray.archives.values import epoch_s, finite, parse_json, read_extras, text, writable
+from rmsai_ray.archives.values import epoch_s, finite, label, parse_json, read_extras, writable
 from rmsai_ray.archives.vitals import read_vitals
 from rmsai_ray.archives.waveforms import WaveformReader
 
@@ -80,7 +80,7 @@ class EventReader:
         )
 
     def _uuid(self, key: str, group: Group, problems: list[Problem]) -> str:
-        uuid = text(group.attribute("uuid")) or text(group.scalar("uuid"))
+        uuid = label(group.attribute("uuid")) or label(group.scalar("uuid"))
         if uuid is None:
             uuid = f"{self._patient_id}_{key}"
             problems.append(problem("missing_uuid", group.path, f"named {uuid} instead"))
@@ -119,7 +119,7 @@ class EventReader:
 
 
 def _first_text(values: Iterable[Scalar | None]) -> str | None:
-    return next(filter(None, map(text, values)), None)
+    return next(filter(None, map(label, values)), None)
 
 
 def _ecg_extras(ecg: Group, problems: list[Problem]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _ecg_extras(ecg: Group, problems: list[Problem]) -> dict[str, Any]:
         if value is None:
             problems.append(problem("unknown_dataset", f"{ecg.path}/{name}", "neither a lead nor a scalar"))
         else:
-            parsed = parse_json(value)
+            parsed = parse_json(value, ecg.budget)
             beside[name] = value if parsed is None else parsed
     extras = read_extras(ecg, problems)
     return beside | {name: value for name, value in extras.items() if value is not None}

@@ -18,9 +18,10 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5s, h5t
 
 from rmsai_ray.archives import nodes
-from rmsai_ray.archives.chunks import DEFLATE, SHUFFLE, Allowance, decode_chunk
+from rmsai_ray.archives.chunks import DEFLATE, SHUFFLE, decode_chunk
 from rmsai_ray.archives.headers import attribute_offset
 from rmsai_ray.archives.heaps import REFERENCE_BYTES, GlobalHeaps
+from rmsai_ray.archives.limits import Budget
 from rmsai_ray.archives.nodes import LONGEST_TEXT, Array, Scalar, UnreadableError, decoded
 from rmsai_ray.archives.packed import PackedArchive, is_packed
 from rmsai_ray.errors import ArchiveError
@@ -48,17 +49,17 @@ _FILTERS = ((), (DEFLATE,), (SHUFFLE,), (SHUFFLE, DEFLATE))
 
 
 @contextmanager
-def open_archive(raw: bytes) -> Iterator[nodes.Group]:
+def open_archive(raw: bytes, budget: Budget) -> Iterator[nodes.Group]:
     """The root group of an HDF5 file in memory, or of a packed archive.
 
     Raises:
         ArchiveError: empty_object, not_hdf5, truncated, corrupt; and, from everything done with the group,
-            external_data and oversized.
+            external_data and whatever exceeds the budget.
     """
     if not raw:
         raise ArchiveError("empty_object", "the object has no bytes")
     if is_packed(raw):
-        yield PackedArchive(raw).root
+        yield PackedArchive(raw, budget).root
         return
     base = signature_offset(raw)
     if base is None:
@@ -71,7 +72,7 @@ def open_archive(raw: bytes) -> Iterator[nodes.Group]:
         detail = _why_not(raw)
         raise ArchiveError("truncated" if "truncated" in detail else "corrupt", detail) from error
     try:
-        yield _root(file, raw, base)
+        yield _root(file, FileBytes(raw, base, budget))
     finally:
         _close(file)
 
@@ -93,9 +94,9 @@ def _close(file: Any) -> None:
     file.close()
 
 
-def _root(file: Any, raw: bytes, base: int) -> Group:
+def _root(file: Any, content: FileBytes) -> Group:
     try:
-        return Group(h5g.open(file, b"/"), "", FileBytes(raw, base))
+        return Group(h5g.open(file, b"/"), "", content)
     except _ERRORS as error:
         raise ArchiveError("corrupt", f"heaps or root group cannot be read: {error}") from error
 
@@ -111,14 +112,14 @@ def signature_offset(raw: bytes) -> int | None:
 
 
 class FileBytes:
-    """The file as bytes: its texts, and how much it may still make us allocate."""
+    """The file as bytes: its texts, and what it may still cost."""
 
-    def __init__(self, raw: bytes, base: int) -> None:
+    def __init__(self, raw: bytes, base: int, budget: Budget) -> None:
         self.size = len(raw)
         self._raw = raw
         self._base = base
-        self._heaps = GlobalHeaps(raw, base)
-        self.charge = Allowance(len(raw)).charge
+        self._heaps = GlobalHeaps(raw, base, budget)
+        self.budget = budget
 
     def text(self, reference_offset: int) -> str:
         """The text of variable length that is referred to there."""
@@ -161,8 +162,13 @@ class _Node:
     def attributes(self) -> dict[str, Scalar]:
         """All readable scalar attributes."""
         names: list[bytes] = []
+
+        def visit(name: bytes) -> None:
+            self._bytes.budget.count_attributes(1)
+            names.append(name)
+
         try:
-            h5a.iterate(self._id, names.append)
+            h5a.iterate(self._id, visit)
         except _ERRORS:
             return {}
         values = {name: self.attribute(name) for name in map(decoded, names)}
@@ -176,8 +182,10 @@ class Group(_Node):
         super().__init__(object_id, path, content)
         self._links: dict[str, bytes] = {}
         foreign: list[str] = []
+        content.budget.enter(path)
 
         def visit(name: bytes, info: Any) -> None:
+            content.budget.count_members(1)
             if info.type == h5l.TYPE_HARD:
                 self._links[decoded(name)] = name
             else:
@@ -189,6 +197,11 @@ class Group(_Node):
 
     def __contains__(self, name: object) -> bool:
         return name in self._links
+
+    @property
+    def budget(self) -> Budget:
+        """Of the archive."""
+        return self._bytes.budget
 
     @property
     def names(self) -> list[str]:
@@ -276,7 +289,7 @@ class Dataset(_Node):
         if len(shape) != 1:
             raise UnreadableError(f"{self.path} has shape {shape}, not one dimension")
         dtype = self._numeric_dtype()
-        self._bytes.charge(shape[0] * dtype.itemsize, self.path)
+        self._bytes.budget.charge(shape[0] * dtype.itemsize, self.path)
         if layout == h5d.CHUNKED:
             return self._chunks(shape[0], dtype, properties)
         if self._id.get_storage_size() == 0:
@@ -299,12 +312,14 @@ class Dataset(_Node):
         if self._id.get_storage_size() > self._bytes.size:
             raise UnreadableError(f"{self.path} claims more stored bytes than the file has")
         (chunk_samples,) = properties.get_chunk()
-        self._bytes.charge(chunk_samples * dtype.itemsize, self.path)
+        self._bytes.budget.charge(chunk_samples * dtype.itemsize, self.path)
         values = np.empty(length, dtype)
         for start in range(0, length, chunk_samples):
+            self._bytes.budget.tick()
             mask, stored = self._id.read_direct_chunk((start,))
             chunk = decode_chunk(stored, mask, filters, chunk_samples, dtype)
             values[start : start + chunk_samples] = chunk[: length - start]
+        self._bytes.budget.refund(chunk_samples * dtype.itemsize)
         return values
 
     def _home_layout(self, properties: Any) -> int:

@@ -10,8 +10,14 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from rmsai_ray.archives.limits import Budget
+
 REFERENCE_BYTES: Final = 16
 """A text's place in a dataset: its length, the address of a heap, the number of an object in it."""
+
+OBJECTS_BETWEEN_TICKS: Final = 1 << 12
+_PLACE_BYTES: Final = 250
+"""What is remembered of an object, at most."""
 
 _SIGNATURE_AND_VERSION: Final = b"GCOL\x01"
 _HEAP: Final = struct.Struct("<8xQ")  # signature, version, reserved; size of the heap
@@ -26,10 +32,11 @@ class DamagedHeapError(ValueError):
 class GlobalHeaps:
     """Where the texts of a file lie."""
 
-    def __init__(self, raw: bytes, base: int) -> None:
+    def __init__(self, raw: bytes, base: int, budget: Budget) -> None:
         """``base`` is the offset of the file's signature, from which HDF5 counts its addresses."""
         self._raw = raw
         self._base = base
+        self._budget = budget
         self._heaps: dict[int, dict[int, tuple[int, int]]] = {}  # address → number → (start, size)
         self._objects_left = len(raw) // _OBJECT.size  # more only where heaps lie in heaps
 
@@ -50,6 +57,7 @@ class GlobalHeaps:
         start, size = objects.get(number, (0, 0))
         if length > size:
             raise DamagedHeapError(f"object {number} of the heap at {address} has {size} bytes, not {length}")
+        self._budget.charge(length, "its texts")  # any number of references may lead to one text
         return self._raw[start : start + length].partition(b"\0")[0]
 
     def _walk(self, start: int) -> dict[int, tuple[int, int]]:
@@ -65,6 +73,9 @@ class GlobalHeaps:
             if not _OBJECT.size <= step <= end - position or not self._objects_left:
                 break
             self._objects_left -= 1
+            if not self._objects_left % OBJECTS_BETWEEN_TICKS:
+                self._budget.tick()
+                self._budget.charge(OBJECTS_BETWEEN_TICKS * _PLACE_BYTES, "its heaps")
             if number:
                 places[number] = (position + _OBJECT.size, size)
             position += step

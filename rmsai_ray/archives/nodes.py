@@ -6,6 +6,8 @@ from typing import Any, Final, Protocol
 
 import numpy.typing as npt
 
+from rmsai_ray.archives.limits import Budget
+
 Scalar = str | int | float | bool
 Array = npt.NDArray[Any]
 
@@ -44,6 +46,10 @@ class Group(Protocol):
     @property
     def path(self) -> str:
         """Inside the file; empty for the root."""
+
+    @property
+    def budget(self) -> Budget:
+        """What the archive may still cost."""
 
     @property
     def names(self) -> list[str]:

@@ -31,8 +31,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from rmsai_ray.archives.limits import Budget
 from rmsai_ray.archives.nodes import LONGEST_TEXT, Array, ParsedExtras, Scalar, UnreadableError, decoded
-from rmsai_ray.archives.packed_shapes import HISTORY, REST, Item, Node, Shape, read_shapes
+from rmsai_ray.archives.packed_shapes import HISTORY, REST, Item, Node, Shape, checked_name, read_shapes
 from rmsai_ray.errors import ArchiveError
 from rmsai_ray.ids import archive_id
 
@@ -41,6 +42,14 @@ LENGTHS: Final = struct.Struct("<5Q")
 ALIGNMENT: Final = 8
 ARCHIVE_ID: Final = re.compile(r"[0-9a-f]{32}")
 LARGEST_I64: Final = (1 << 63) - 1
+LARGEST_HEADER_BYTES: Final = 1 << 20
+"""Twice what the header of as many events needs as are allowed."""
+_SHAPE_BYTES: Final = 24
+"""No more come of each byte of a shape."""
+_NUMBER_BYTES: Final = 40
+"""Of a Python number in a list."""
+_ENTRY_BYTES: Final = 250
+"""Of an entry of a history, while it is taken out of its array."""
 
 _ERRORS = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError, struct.error)
 """What comes of a skeleton that is not one."""
@@ -58,10 +67,11 @@ class PackedArchive:
     """A packed archive in memory; its :attr:`root` is read like that of an HDF5 file.
 
     Raises:
-        ArchiveError: corrupt; the bytes are no whole packed archive.
+        ArchiveError: corrupt; the bytes are no whole packed archive. Or it costs more than the budget.
     """
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget(len(raw))
         try:
             self._open(raw)
         except _ERRORS as error:
@@ -69,19 +79,21 @@ class PackedArchive:
 
     def _open(self, raw: bytes) -> None:
         parts = list(_parts(raw))
-        header = json.loads(bytes(parts[0]))
+        header = _checked_header(parts[0], self.budget)
         self.archive_id = _checked_id(header["archive_id"])
         self.size = int(header["size"])
         """Bytes of the archive that was packed."""
         self._texts = parts[4]
         self._ends = np.frombuffer(parts[3], "<i8")
+        self.budget.charge(_SHAPE_BYTES * len(parts[1]), "its shapes")
         self.shapes = list(read_shapes(parts[1], header["shapes"]))
         counts = [0] * len(self.shapes)
         self._places: dict[str, tuple[int, int]] = {}  # name → (number of its shape, its row there)
         for name, shape in header["rows"]:
-            self._places[str(name)] = (shape, counts[shape])
+            self._places[checked_name(name)] = (shape, counts[shape])
             counts[shape] += 1
-        self._tables = _Columns(raw, parts[2], self._ends).tables(self.shapes, counts)
+        self._tables = _Columns(raw, parts[2], self._ends, self.budget).tables(self.shapes, counts)
+        self.budget.count_members(len(self._places))
         self.names = [name for name in self._places if name]
         """Of the rows, in the order of the archive."""
         root_shape, root_row = self._places[""]
@@ -112,14 +124,15 @@ class PackedArchive:
         end = int(self._ends[number])
         if not 0 <= start <= end <= len(self._texts):
             raise ArchiveError("corrupt", f"text {number} lies from {start} to {end}")
+        self.budget.charge(end - start, "its texts")
         return bytes(self._texts[start:end])
 
 
 class _Columns:
     """Deals numbers, texts and blocks out to columns, in the order they were written."""
 
-    def __init__(self, raw: bytes, numbers: memoryview, ends: Array) -> None:
-        self._raw, self._numbers, self._ends = raw, numbers, ends
+    def __init__(self, raw: bytes, numbers: memoryview, ends: Array, budget: Budget) -> None:
+        self._raw, self._numbers, self._ends, self._budget = raw, numbers, ends, budget
         self._left = len(raw)
         self._number, self._text = 0, 0
 
@@ -147,6 +160,7 @@ class _Columns:
             raise ValueError("more numbers are declared than there are bytes")
         if item.is_array:
             return self._block(next(blocks, -1), item, count)
+        self._budget.charge(_NUMBER_BYTES * count, "its numbers")
         self._number += num_bytes
         start = self._number - num_bytes
         return np.frombuffer(self._numbers, item.dtype, count, start).tolist()
@@ -187,6 +201,11 @@ class PackedGroup(_Place):
         return isinstance(name, str) and self._find(name) is not None
 
     @property
+    def budget(self) -> Budget:
+        """Of the archive."""
+        return self._archive.budget
+
+    @property
     def names(self) -> list[str]:
         """In the order of the archive."""
         return list(self._node.children) if self.path else self._archive.names
@@ -202,6 +221,7 @@ class PackedGroup(_Place):
             return None
         table, node, row = found
         path = f"{self.path}/{name}" if self.path else name
+        self._archive.budget.enter(path)
         if node.item.type != "group":
             raise UnreadableError(f"{path} is not a readable group: it is a dataset")
         return PackedGroup(self._archive, table, node, row, path)
@@ -237,7 +257,12 @@ class PackedGroup(_Place):
         table, node, row = found
         try:
             history = self._archive.value(table, node.attributes[HISTORY], row)
-            rest = json.loads(self._archive.value(table, node.attributes[REST], row))
+            text = self._archive.value(table, node.attributes[REST], row).decode()
+            self.budget.charge_json(text, self.path)
+            self.budget.charge(_ENTRY_BYTES * len(history), self.path)
+            rest = json.loads(text)
+            if not isinstance(rest, dict) or history.shape[1:] != (2,):
+                raise ValueError("neither an object nor a history")
             return rest, tuple(map(tuple, history.tolist()))
         except _ERRORS as error:
             raise ArchiveError("corrupt", f"extras of {self.path}: {error!r:.200}") from error
@@ -261,6 +286,7 @@ class PackedDataset(_Place):
         if not item.is_array or item.type == "bool":
             raise UnreadableError(f"{self.path} is not of a standard numeric type")
         values: Array = self._archive.value(self._table, self._node.column, self._row)
+        self._archive.budget.charge(values.nbytes, self.path)
         return values.copy()
 
 
@@ -318,7 +344,15 @@ def _parts(raw: bytes) -> Iterator[memoryview]:
 
 
 def _header(raw: bytes) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(bytes(next(_parts(raw))))
+    return _checked_header(next(_parts(raw)), Budget(len(raw)))
+
+
+def _checked_header(part: memoryview, budget: Budget) -> dict[str, Any]:
+    if len(part) > LARGEST_HEADER_BYTES:
+        raise ValueError(f"its header has {len(part)} bytes")
+    text = bytes(part).decode()
+    budget.charge_json(text, "its header")
+    content: dict[str, Any] = json.loads(text)
     return content
 
 

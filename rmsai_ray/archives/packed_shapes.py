@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -14,6 +15,10 @@ import numpy as np
 LARGEST_USUAL_SHAPE: Final = 1 << 16
 REST, HISTORY = "\0rest", "\0history"
 """As if they were attributes of a vital sign's extras: their JSON without the history, and that, parsed."""
+
+
+NUMBER_TYPE: Final = re.compile(r"bool|[<>|][fiu][1248]")
+"""Numpy would understand far more."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +130,31 @@ def _shape(content: bytes) -> Shape:
 def _item(
     path: str, attribute: str | None, type_: str, dims: list[int], layout: dict[str, Any] | None
 ) -> Item:
-    item = Item(str(path), attribute, str(type_), tuple(dims), layout)
+    item = Item(checked_name(path), attribute, checked_name(type_), tuple(dims), layout)
+    if layout is not None and not isinstance(layout, dict):
+        raise TypeError(f"{path} has a layout that is none")
+    if attribute is not None:
+        checked_name(attribute)
     if item.type == "group" and attribute is not None:
         raise ValueError(f"{path} has a group as its attribute {attribute}")
     if item.is_text and prod(item.dims) != 1:
         raise ValueError(f"{path} has several texts")
     if any(type(length) is not int or length < 1 for length in dims):
         raise ValueError(f"{path} has lengths {dims}")
-    if item.type != "group" and not item.is_text and item.dtype.kind not in "fiub":
+    if item.is_derived and not (item.is_text if attribute == REST else item.type == "<f8"):
+        raise ValueError(f"{path} has histories of the type {type_}")
+    if item.type != "group" and not item.is_text and not NUMBER_TYPE.fullmatch(item.type):
         raise ValueError(f"{path} has the type {type_}")
     return item
+
+
+def checked_name(name: object) -> str:
+    """A name that can be written down: no surrogates.
+
+    Raises:
+        TypeError, UnicodeEncodeError: it is none.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r:.50} is no name")
+    name.encode()
+    return name

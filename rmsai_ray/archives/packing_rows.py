@@ -16,6 +16,7 @@ from h5py import h5a, h5g, h5i, h5l, h5o, h5s
 from rmsai_ray.archives.hdf5 import SIGNATURE, Dataset, FileBytes
 from rmsai_ray.archives.headers import attribute_offset
 from rmsai_ray.archives.heaps import GlobalHeaps
+from rmsai_ray.archives.limits import Budget
 from rmsai_ray.archives.nodes import Array
 from rmsai_ray.archives.packed_shapes import Item
 from rmsai_ray.archives.packing_types import NotPackableError, layout_of, type_name
@@ -64,7 +65,8 @@ class _RowReader:
     """
 
     def __init__(self, raw: bytes) -> None:
-        self._raw, self._heaps, self._content = raw, GlobalHeaps(raw, 0), FileBytes(raw, 0)
+        budget = Budget(len(raw))
+        self._raw, self._heaps, self._content = raw, GlobalHeaps(raw, 0, budget), FileBytes(raw, 0, budget)
         self._left = MOST_GROWTH * len(raw) + (1 << 20)
 
     def root(self, root: Any) -> Row:

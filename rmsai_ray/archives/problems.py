@@ -41,6 +41,11 @@ PROBLEMS: Final = _table(
         "corrupt": "HDF5 cannot open the file, or its end was never written.",
         "external_data": "The file points elsewhere: soft or external link, virtual or external storage.",
         "oversized": "The file declares far more data than its size can honestly hold.",
+        "too_large": "Reading the file needs more memory than one archive may have.",
+        "too_slow": "Reading the file takes more time than one archive may have.",
+        "too_deep": "The file's groups lie deeper than the format's.",
+        "too_many": "The file has more members, attributes, events or sampling rates than are allowed.",
+        "parser_died": "HDF5's library crashed on the file, in a process of its own.",
         "no_patient": "Neither the metadata nor the file name give a usable patient id.",
         "no_events": "The file has no event group.",
         "storage_error": "The object could not be fetched, after all retries.",
@@ -80,6 +85,12 @@ PROBLEMS: Final = _table(
 """By code. Codes are stable: they land in tables, and are the reasons of ``ArchiveError``."""
 
 
+LONGEST: Final = 1000
+"""Characters of what is said about a problem."""
+
+
 def problem(code: str, where: str, detail: str) -> Problem:
     """A problem with the severity of its kind. ``code`` is a key of :data:`PROBLEMS`."""
-    return Problem(code=code, severity=PROBLEMS[code].severity, where=where, detail=detail)
+    return Problem(
+        code=code, severity=PROBLEMS[code].severity, where=where[:LONGEST], detail=detail[:LONGEST]
+    )

@@ -6,7 +6,7 @@ event, and what makes the whole archive useless is an error with a reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
@@ -14,7 +14,9 @@ from typing import Final
 from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.direct import NOT_DIRECT, open_direct
 from rmsai_ray.archives.events import EventReader
+from rmsai_ray.archives.guard import read_guarded
 from rmsai_ray.archives.hdf5 import open_archive
+from rmsai_ray.archives.limits import Budget
 from rmsai_ray.archives.nodes import Group, Scalar, UnreadableError
 from rmsai_ray.archives.packed import PackedArchive, content_id, is_packed
 from rmsai_ray.archives.packs import archive_name
@@ -43,7 +45,12 @@ DEFAULTS: Final = ReadOptions()
 
 
 def read_archive(
-    raw: bytes, uri: str, *, options: ReadOptions = DEFAULTS, archive_id: str | None = None
+    raw: bytes,
+    uri: str,
+    *,
+    options: ReadOptions = DEFAULTS,
+    archive_id: str | None = None,
+    budget: Budget | None = None,
 ) -> Archive:
     """Reads one archive of any variant.
 
@@ -53,36 +60,50 @@ def read_archive(
         options: what to read.
         archive_id: :func:`~rmsai_ray.archives.packed.content_id` of the bytes, where the caller has it
             already.
+        budget: what it may cost, and then has cost; of the usual limits where none is given.
 
-    An event that cannot be used is absent from ``events``, and has a fatal problem in ``problems``.
+    What is unusual is read by HDF5's library, in a process of its own. An event that cannot be used is absent
+    from ``events``, and has a fatal problem in ``problems``.
 
     Raises:
         ArchiveError: nothing of it can be used; ``reason`` is a code of
             :data:`~rmsai_ray.archives.problems.PROBLEMS`.
     """
     archive_id = archive_id or content_id(raw)
+    budget = budget or Budget(len(raw))
     if is_packed(raw):
-        return _read(PackedArchive(raw).root, uri, options, archive_id, detour=None)
+        return _read(PackedArchive(raw, budget).root, uri, options, archive_id, detour=None)
     try:
-        return _read(open_direct(raw), uri, options, archive_id, detour=None)
+        return _read(open_direct(raw, budget), uri, options, archive_id, detour=None)
     except NOT_DIRECT as error:
-        return read_by_library(raw, uri, options=options, archive_id=archive_id, detour=str(error))
+        detour = str(error)
+    return read_guarded(
+        raw, uri, options=asdict(options), archive_id=archive_id, detour=detour, budget=budget
+    )
 
 
 def read_by_library(
-    raw: bytes, uri: str, *, options: ReadOptions, archive_id: str, detour: str | None = None
+    raw: bytes,
+    uri: str,
+    *,
+    options: ReadOptions,
+    archive_id: str,
+    detour: str | None = None,
+    budget: Budget | None = None,
 ) -> Archive:
     """As :func:`read_archive`, with HDF5's library: the way for every file of another layout, or damaged.
 
-    Slower, and the judge of what damage costs. ``detour`` is the reason for it, and becomes the archive's.
+    In this process; :func:`read_archive` never lets it come so far. Slower, and the judge of what damage
+    costs. ``detour`` is the reason for it, and becomes the archive's.
     """
-    with open_archive(raw) as root:
+    with open_archive(raw, budget or Budget(len(raw))) as root:
         return _read(root, uri, options, archive_id, detour)
 
 
 def _read(root: Group, uri: str, options: ReadOptions, archive_id: str, detour: str | None) -> Archive:
     stem = PurePosixPath(archive_name(uri)).stem
     keys = event_keys(root)
+    root.budget.count_events(len(keys))
     if not keys:
         raise ArchiveError("no_events", "no group is named event_<number>")
     problems: list[Problem] = []

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from rmsai_ray.archives import format as archive_format
+from rmsai_ray.archives.direct import NOT_DIRECT, open_direct
+from rmsai_ray.archives.direct_headers import UnknownLayoutError
+from rmsai_ray.archives.guard import validate_guarded
 from rmsai_ray.archives.hdf5 import open_archive
+from rmsai_ray.archives.limits import DEFAULT_LIMITS, Budget, Limits
 from rmsai_ray.archives.nodes import Group, UnreadableError
+from rmsai_ray.archives.packed import PackedArchive, is_packed
 from rmsai_ray.archives.problems import problem
-from rmsai_ray.archives.reader import ReadOptions, event_keys, read_archive
-from rmsai_ray.archives.records import Problem
+from rmsai_ray.archives.reader import ReadOptions, event_keys, read_archive, read_by_library
+from rmsai_ray.archives.records import Archive, Problem
 from rmsai_ray.errors import ArchiveError
 
 Profile = Literal["lenient", "strict"]
@@ -25,17 +31,58 @@ class Verdict:
     problems: tuple[Problem, ...]
 
 
-def validate(raw: bytes, uri: str, profile: Profile = "lenient") -> Verdict:
+_OPTIONS: Final = ReadOptions(waveforms=True)
+
+
+def validate(raw: bytes, uri: str, profile: Profile = "lenient", limits: Limits = DEFAULT_LIMITS) -> Verdict:
     """Reads everything in an archive, and says how usable it is.
 
     ``lenient`` is the reader's own judgement: fatal where no event can be used, degraded where anything
     deviates. ``strict`` also demands every item that the original validator demands; one missing is fatal.
     """
+    budget = Budget(len(raw), limits)
+
+    def read() -> tuple[Archive, list[Problem]]:
+        archive = read_archive(raw, uri, options=_OPTIONS, budget=budget)
+        if profile == "lenient":
+            return archive, []
+        if archive.detour is not None:
+            raise UnknownLayoutError(archive.detour)
+        root = PackedArchive(raw, budget).root if is_packed(raw) else open_direct(raw, budget)
+        return archive, _missing_items(root)
+
     try:
-        archive = read_archive(raw, uri, options=ReadOptions(waveforms=True))
-        missing = _missing_items(raw) if profile == "strict" else []
+        return _judge(read)
+    except NOT_DIRECT:
+        pass
+    try:
+        status, problems = validate_guarded(raw, uri, profile, limits)
     except ArchiveError as error:
-        return Verdict(status="fatal", problems=(problem(error.reason, "", error.detail),))
+        return _fatal(error)
+    return Verdict(status=_STATUSES[status], problems=problems)
+
+
+def judge_by_library(raw: bytes, uri: str, profile: Profile, budget: Budget) -> Verdict:
+    """As :func:`validate`, with HDF5's library, in this process."""
+
+    def read() -> tuple[Archive, list[Problem]]:
+        archive = read_by_library(raw, uri, options=_OPTIONS, archive_id="", budget=budget)
+        if profile == "lenient":
+            return archive, []
+        with open_archive(raw, budget) as root:
+            return archive, _missing_items(root)
+
+    return _judge(read)
+
+
+_STATUSES: Final[dict[str, Status]] = {"ok": "ok", "degraded": "degraded", "fatal": "fatal"}
+
+
+def _judge(read: Callable[[], tuple[Archive, list[Problem]]]) -> Verdict:
+    try:
+        archive, missing = read()
+    except ArchiveError as error:
+        return _fatal(error)
     of_events = [found for event in archive.events for found in event.problems]
     problems = (*missing, *archive.problems, *of_events)
     if missing or not archive.events:
@@ -43,10 +90,13 @@ def validate(raw: bytes, uri: str, profile: Profile = "lenient") -> Verdict:
     return Verdict(status="degraded" if problems else "ok", problems=problems)
 
 
-def _missing_items(raw: bytes) -> list[Problem]:
-    with open_archive(raw) as root:
-        paths = archive_format.required_paths(event_keys(root))
-        absent = [path for path in paths if not _has_dataset(root, path)]
+def _fatal(error: ArchiveError) -> Verdict:
+    return Verdict(status="fatal", problems=(problem(error.reason, "", error.detail),))
+
+
+def _missing_items(root: Group) -> list[Problem]:
+    paths = archive_format.required_paths(event_keys(root))
+    absent = [path for path in paths if not _has_dataset(root, path)]
     return [problem("missing_item", path, "the strict profile requires it") for path in absent]
 
 

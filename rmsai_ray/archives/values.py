@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any, Final
 
+from rmsai_ray.archives.limits import Budget
 from rmsai_ray.archives.nodes import Group
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Problem
@@ -14,6 +15,7 @@ LATEST_EPOCH_S: Final = 7_258_118_400.0
 """The year 2200. Later times are milliseconds, or nonsense."""
 
 DEEPEST_NESTING: Final = 20
+LONGEST_LABEL: Final = 512
 
 
 _AS_IT_IS: Final = {bool, int, str, type(None)}
@@ -42,21 +44,33 @@ def text(value: object) -> str | None:
     return (value.strip() or None) if isinstance(value, str) else None
 
 
+def label(value: object) -> str | None:
+    """The value as a short text, as names, units and conditions are: they are repeated in many rows."""
+    found = text(value)
+    return found if found is not None and len(found) <= LONGEST_LABEL else None
+
+
 def read_extras(group: Group, problems: list[Problem]) -> dict[str, Any]:
     """The JSON object in a group's ``extras``; empty where there is none, or none that can be used."""
     if "extras" not in group:
         return {}
-    content = parse_json(group.scalar("extras"))
+    content = parse_json(group.scalar("extras"), group.budget)
     if isinstance(content, dict):
         return content
     problems.append(problem("bad_json", f"{group.path}/extras", "not a text that holds a JSON object"))
     return {}
 
 
-def parse_json(content: object) -> Any:
-    """What a JSON text says; None where it is no text, no JSON, or nested absurdly deep."""
+def parse_json(content: object, budget: Budget | None = None) -> Any:
+    """What a JSON text says; None where it is no text, no JSON, or nested absurdly deep.
+
+    Raises:
+        ArchiveError: it would become more than the archive may still need.
+    """
     if not isinstance(content, str):
         return None
+    if budget is not None:
+        budget.charge_json(content, "its JSON")
     try:
         return json.loads(content)
     except (ValueError, RecursionError):

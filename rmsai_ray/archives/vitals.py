@@ -9,11 +9,13 @@ from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.nodes import Group, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Problem, Vital
-from rmsai_ray.archives.values import LATEST_EPOCH_S, epoch_s, finite, read_extras, text, writable
+from rmsai_ray.archives.values import LATEST_EPOCH_S, epoch_s, finite, label, read_extras, writable
 
 _READ_ELSEWHERE = frozenset(
     {"value", "units", "timestamp", "extras", "lower_threshold", "upper_threshold", "history"}
 )
+_ENTRY_REFUND_BYTES = 240
+"""What an entry of a history was charged as JSON, and no longer takes."""
 _OTHER_NAMES = {"time_since_change": "time_since_posture_change"}
 """Keys of the VDX converter and the original ones."""
 
@@ -82,7 +84,9 @@ def _extras_and_history(
     if parsed is not None:
         return _scalars(group) | parsed[0], parsed[1]
     extras = _scalars(group) | read_extras(group, problems)
-    return extras, _history(group, extras, problems)
+    history = _history(group, extras, problems)
+    group.budget.refund(_ENTRY_REFUND_BYTES * len(history))
+    return extras, history
 
 
 def _scalars(group: Group) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def _zero_is_missing(name: str) -> bool:
 
 
 def _units(group: Group, name: str) -> str | None:
-    units = text(group.scalar("units"))
+    units = label(group.scalar("units"))
     if units is None:
         return None
     return archive_format.VITAL_UNITS.get((name, units)) or archive_format.UNITS.get(units, units)

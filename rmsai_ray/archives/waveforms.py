@@ -8,12 +8,15 @@ import numpy as np
 
 from rmsai_ray.archives import format as archive_format
 from rmsai_ray.archives.format import SignalItem
-from rmsai_ray.archives.nodes import Dataset, Group, UnreadableError
+from rmsai_ray.archives.limits import Budget
+from rmsai_ray.archives.nodes import Array, Dataset, Group, UnreadableError
 from rmsai_ray.archives.problems import problem
 from rmsai_ray.archives.records import Problem, Signal
 from rmsai_ray.archives.values import finite
 
 PLAUSIBLE_RATES_HZ: Final = (1.0, 100_000.0)
+USUAL_RATE_HZ: Final = 200.0
+"""Of models; slower signals grow on their way to them."""
 
 
 class WaveformReader:
@@ -75,6 +78,7 @@ class WaveformReader:
         except UnreadableError as error:
             problems.append(problem(unreadable, where, str(error)))
             return None
+        group.budget.charge(stored.size * (8 - stored.itemsize), where)
         samples = stored.astype(np.float64, copy=False)
         is_count = item.unit == "mV" and stored.dtype.kind in "iu"
         if is_count and self._gain is not None:
@@ -87,6 +91,7 @@ class WaveformReader:
             samples[~np.isfinite(samples)] = np.nan
             problems.append(problem("nan_samples", where, f"{num_bad} of {samples.size} samples"))
         fs = self._dataset_rate(dataset, item, problems)
+        _charge(group.budget, stored, fs, where)
         if samples.size < int(self._seconds * fs):
             problems.append(problem("short_signal", where, f"{samples.size} samples at {fs:g} Hz"))
         unit = "raw" if is_count and self._gain is None else item.unit
@@ -110,6 +115,14 @@ class WaveformReader:
         if rate_hz != expected_hz:
             problems.append(problem("odd_rate", where, f"{rate_hz:g} Hz instead of {expected_hz:g} Hz"))
         return rate_hz
+
+
+def _charge(budget: Budget, stored: Array, fs: float, where: str) -> None:
+    """For what slow samples become at the usual rate."""
+    budget.count_rate(fs)
+    more = int(stored.size / fs * USUAL_RATE_HZ) - stored.size
+    if more > 0:
+        budget.charge(8 * more, where)
 
 
 def _event_seconds(metadata: dict[str, Any]) -> float:

@@ -7,16 +7,15 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Literal
 
+from rmsai_ray.archives.limits import MEBIBYTE, Limits
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.privacy import WITHHELD
 from rmsai_ray.signals.leads import select_leads
 
-MEBIBYTE = 1 << 20
-
 _NAMES_NOBODY = """
     lake model registry profile leads threshold_profile false_alarm_rate detectors detector verdict_rule
     validation tail pseudonymise dry_run validate_only watch max_reject_fraction retry_quarantined attempts
-    max_archive_bytes unit_bytes num_encoders num_gpus batch_windows demo
+    max_archive_bytes archive_memory_mib archive_seconds unit_bytes num_encoders num_gpus batch_windows demo
 """
 NAMES_NOBODY = frozenset(_NAMES_NOBODY.split())
 """Options that a run's record keeps beside pseudonyms. The others name archives, months or days."""
@@ -87,6 +86,10 @@ class BackfillConfig:
     """Reads of one object, each with its own retries and growing pauses, before it is quarantined."""
     max_archive_bytes: int = 256 * MEBIBYTE
     """Larger objects are quarantined unread."""
+    archive_memory_mib: int = 256
+    """Memory that reading one archive may need; more, and it is quarantined."""
+    archive_seconds: float = 5.0
+    """Processor time that reading one archive may need; more, and it is quarantined."""
 
     unit_bytes: int | None = None
     """Archive bytes per unit of work. Default: 2 to 256 MiB, smaller towards the end of the run."""
@@ -117,8 +120,14 @@ class BackfillConfig:
             )
         if self.settle_s is not None and self.settle_s < 0:
             raise ConfigError("settle_s", self.settle_s, "must not be negative", "Give 0 or more.")
+        _ = self.limits  # raises where one is none
         if self.num_gpus < 0:
             raise ConfigError("num_gpus", self.num_gpus, "must not be negative", "Give 0 for CPU.")
+
+    @property
+    def limits(self) -> Limits:
+        """Of one archive."""
+        return Limits(memory_bytes=self.archive_memory_mib * MEBIBYTE, seconds=self.archive_seconds)
 
     def recorded(self) -> dict[str, Any]:
         """The options as the run's record has them; beside pseudonyms none that names archives or days."""

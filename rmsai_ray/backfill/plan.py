@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rmsai_ray import ids
+from rmsai_ray.archives.limits import MEBIBYTE
 from rmsai_ray.archives.packs import object_uri
 from rmsai_ray.archives.pseudonyms import Door
 from rmsai_ray.archives.sources import ArchiveRef, open_source
-from rmsai_ray.backfill.config import MEBIBYTE, BackfillConfig
+from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.runs import now
 from rmsai_ray.tables.manifest import LISTING
 

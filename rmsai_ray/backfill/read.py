@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from rmsai_ray.archives.limits import DEFAULT_LIMITS, MEBIBYTE, Budget, Limits
 from rmsai_ray.archives.packed import content_id
 from rmsai_ray.archives.pseudonyms import Door
 from rmsai_ray.archives.reader import ReadOptions, read_archive
@@ -28,6 +29,11 @@ from rmsai_ray.logs import archive_line
 from rmsai_ray.models.bundle import ModelSpec
 from rmsai_ray.privacy import quiet_errors
 from rmsai_ray.tables.blocks import UnitTables
+
+USUAL_GROWTH = 16
+"""Bytes in memory per byte of an archive; leads that all are flat are beyond."""
+EXCESS_BYTES = 1024 * MEBIBYTE
+"""That a unit's archives may have together beyond the usual."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,31 @@ class ReadTask:
     pseudonyms: str | None = None
     """Fingerprint of the key under which names are replaced, which is in the worker's environment."""
     options: ReadOptions = field(default_factory=ReadOptions)
+    limits: Limits = DEFAULT_LIMITS
+
+
+class UnitMemory:
+    """How much the archives of a unit that grow without measure may grow together.
+
+    They are held at the same time, so that many small ones could do what none may alone. Those that grow as
+    archives do are never refused for the sake of others.
+    """
+
+    def __init__(self) -> None:
+        self._left = EXCESS_BYTES
+
+    def charge(self, used: int, file_bytes: int) -> None:
+        """After an archive was read.
+
+        Raises:
+            ArchiveError: too_large.
+        """
+        excess = used - USUAL_GROWTH * file_bytes
+        if excess > 0:
+            self._left -= excess
+        if excess > 0 and self._left < 0:
+            detail = f"{file_bytes} bytes become {used}, as too much in its unit does already"
+            raise ArchiveError("too_large", detail)
 
 
 class UnitReader:
@@ -74,9 +105,10 @@ class UnitReader:
         archives: list[dict[str, Any]] = []
         seen: set[str] = set()
         num_bytes: Counter[str] = Counter()
+        unit_memory = UnitMemory()
         for planned, fetched in self._fetcher.fetch_all(unit.archives):
             num_bytes["read"] += len(fetched.content or b"")
-            archives.append(self._take(planned, fetched, rows, seen, num_bytes))
+            archives.append(self._take(planned, fetched, rows, seen, num_bytes, unit_memory))
             lines.append(archive_line(archives[-1], time.perf_counter() - last))
             last = time.perf_counter()
         windows, events, rejects = rows.tables()
@@ -98,6 +130,7 @@ class UnitReader:
         rows: UnitRows,
         seen: set[str],
         num_bytes: Counter[str],
+        unit_memory: UnitMemory,
     ) -> dict[str, Any]:
         """Adds an archive's rows; returns its row of the ``archives`` table."""
         row = self._archive_row(planned, rows.unit_id, fetched.attempts)
@@ -109,7 +142,8 @@ class UnitReader:
                 return {**row, "status": "unchanged"}
             if archive_id in seen or archive_id in planned["same_size_ids"]:
                 return {**row, "status": "skipped"}
-            archive = self._door.archive(self._parse(fetched.content, source_of(planned), archive_id))
+            read = self._parse(fetched.content, source_of(planned), archive_id, unit_memory)
+            archive = self._door.archive(read)
             if archive.detour:
                 num_bytes[BY_LIBRARY] += len(fetched.content)
             row |= rows.add_archive(archive, planned["uri"], self._task.leads, tail=self._task.tail)
@@ -120,10 +154,13 @@ class UnitReader:
             row |= {"status": "quarantined", "error": str(error), "num_rejects": 1}
         return row
 
-    def _parse(self, content: bytes, uri: str, archive_id: str) -> Archive:
-        if self._task.strict and (verdict := validate(content, uri, "strict")).status == "fatal":
+    def _parse(self, content: bytes, uri: str, archive_id: str, unit_memory: UnitMemory) -> Archive:
+        limits = self._task.limits
+        if self._task.strict and (verdict := validate(content, uri, "strict", limits)).status == "fatal":
             raise _as_error(verdict.problems)
-        archive = read_archive(content, uri, options=self._task.options, archive_id=archive_id)
+        budget = Budget(len(content), limits)
+        archive = read_archive(content, uri, options=self._task.options, archive_id=archive_id, budget=budget)
+        unit_memory.charge(budget.used, len(content))
         if not archive.events:
             raise _as_error([found for found in archive.problems if found.severity == "fatal"])
         return archive

@@ -176,6 +176,7 @@ def tasks_of(run: Run, *, on_gpu: bool, log_prefix: str | None = None) -> Tasks:
             attempts=config.attempts,
             max_archive_bytes=config.max_archive_bytes,
             pseudonyms=run.fingerprint,
+            limits=config.limits,
         ),
         encode=EncodeTask(
             lake_uri=run.lake.uri,

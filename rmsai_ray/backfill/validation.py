@@ -48,7 +48,7 @@ class ValidateArchives:
         if fetched.content is None:
             error = fetched.error or ArchiveError("unreadable", "no bytes")
             return {"status": "fatal", "reasons": str(self._door.error(error))}
-        verdict = validate(fetched.content, uri, self._config.validation)
+        verdict = validate(fetched.content, uri, self._config.validation, self._config.limits)
         problems = self._door.problems(verdict.problems)
         return {"status": verdict.status, "reasons": describe(problems)}
 

@@ -9,14 +9,13 @@ import pytest
 
 from rmsai_ray.archives.chunks import (
     DEFLATE,
-    FREE_ALLOWANCE,
     LARGEST_CHUNK_BYTES,
     SHUFFLE,
-    Allowance,
     decode_chunk,
     inflate,
     unshuffle,
 )
+from rmsai_ray.archives.limits import FREE_ALLOWANCE, Budget
 from rmsai_ray.archives.nodes import UnreadableError
 from rmsai_ray.errors import ArchiveError
 
@@ -60,7 +59,7 @@ def test_a_size_beyond_all_sense_is_refused() -> None:
 
 
 def test_an_allowance_is_for_the_whole_file() -> None:
-    allowance = Allowance(1000)
+    allowance = Budget(1000)
     allowance.charge(FREE_ALLOWANCE, "first")
     allowance.charge(64_000, "second")
     with pytest.raises(ArchiveError, match="third declares 1 bytes") as caught:

@@ -17,6 +17,7 @@ import pytest
 
 from rmsai_ray.archives.hdf5 import open_archive
 from rmsai_ray.archives.headers import attribute_offset
+from rmsai_ray.archives.limits import Budget
 from rmsai_ray.archives.problems import PROBLEMS
 from rmsai_ray.archives.reader import ReadOptions
 from rmsai_ray.errors import ArchiveError
@@ -294,7 +295,7 @@ def outcome(raw: bytes) -> str:
 
 
 def test_a_group_lists_its_links() -> None:
-    with open_archive(one_event()) as root:
+    with open_archive(one_event(), Budget(0)) as root:
         assert root.names == ["event_1001", "metadata"]
         assert "metadata" in root
         assert root.group("nothing") is None

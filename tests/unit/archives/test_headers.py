@@ -9,6 +9,7 @@ import pytest
 
 from rmsai_ray.archives.hdf5 import open_archive
 from rmsai_ray.archives.headers import DamagedHeaderError, attribute_offset
+from rmsai_ray.archives.limits import Budget
 
 
 def file_with_attributes(num_texts: int, **options: object) -> bytes:
@@ -37,14 +38,14 @@ def test_every_header_that_h5py_writes(
     expected: dict[str, object] = {f"t{i}": f"text ° {i}" for i in range(num_texts)}
     expected |= {f"a{i}": "ascii" for i in range(num_texts)} | {f"n{i}": i for i in range(num_texts)}
 
-    with open_archive(raw) as root:
+    with open_archive(raw, Budget(len(raw))) as root:
         group = root.group("group")
         assert group is not None
         assert group.attributes() == expected
 
 
 def test_texts_outside_the_header_are_not_read_and_numbers_are() -> None:
-    with open_archive(file_with_attributes(9, libver="latest")) as root:
+    with open_archive(file_with_attributes(9, libver="latest"), Budget(0)) as root:
         group = root.group("group")
         assert group is not None
         assert group.attributes() == {f"n{i}": i for i in range(9)}

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from rmsai_ray.archives.heaps import REFERENCE_BYTES, DamagedHeapError, GlobalHeaps
+from rmsai_ray.archives.limits import Budget
 
 
 def heap(*objects: tuple[int, bytes], size: int = 4096) -> bytes:
@@ -24,7 +25,7 @@ def reference(length: int, address: int, number: int) -> bytes:
 
 
 def read(raw: bytes, reference_bytes: bytes, base: int = 0) -> bytes:
-    return GlobalHeaps(raw + reference_bytes, base).text(len(raw))
+    return GlobalHeaps(raw + reference_bytes, base, Budget(0)).text(len(raw))
 
 
 def test_texts_of_several_heaps() -> None:
@@ -54,7 +55,7 @@ def test_a_reference_that_leads_nowhere(bad: bytes) -> None:
 
 def test_a_reference_outside_the_file() -> None:
     with pytest.raises(DamagedHeapError):
-        GlobalHeaps(heap((1, b"bpm")), 0).text(1 << 40)
+        GlobalHeaps(heap((1, b"bpm")), 0, Budget(0)).text(1 << 40)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 63, (1 << 64) - 1])
@@ -73,7 +74,7 @@ def test_a_file_full_of_heaps_inside_heaps_takes_one_pass() -> None:
     references = b"".join(reference(1, 16 * i, 7) for i in range(40_000))
     raw = nested + padding + references
     started = time.process_time()
-    heaps = GlobalHeaps(raw, 0)
+    heaps = GlobalHeaps(raw, 0, Budget(len(raw)))
     for offset in range(len(nested) + len(padding), len(raw), REFERENCE_BYTES):
         with pytest.raises(DamagedHeapError):
             heaps.text(offset)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmsai_ray.backfill.config import MEBIBYTE, BackfillConfig
+from rmsai_ray.archives.limits import MEBIBYTE
+from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.backfill.plan import Unit, choose_unit_bytes, list_archives, pack_units, period_in_name
 from rmsai_ray.backfill.read import unit_from_json, unit_to_json
 from rmsai_ray.errors import ConfigError
