@@ -36,6 +36,8 @@ class HeadNode:
     """A running head node, and the job commands of Ray against it, run from the repository root."""
 
     address: str
+    metrics_url: str
+    """Of the node's exporter, as Prometheus scrapes it."""
 
     def client(self) -> JobSubmissionClient:
         """Ray's own client, for what its command line does not say."""
@@ -78,7 +80,10 @@ def head_node(*, num_cpus: int = 2, object_store_bytes: int = 500 * 2**20) -> It
             stderr=subprocess.STDOUT,
         )
     try:
-        node = HeadNode(f"http://127.0.0.1:{ports[PORTS.index('--dashboard-port')]}")
+        node = HeadNode(
+            f"http://127.0.0.1:{ports[PORTS.index('--dashboard-port')]}",
+            f"http://127.0.0.1:{ports[PORTS.index('--metrics-export-port')]}/metrics",
+        )
         _wait_until_ready(node, process, log)
         yield node
     finally:

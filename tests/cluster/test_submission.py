@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from ray.job_submission import JobStatus
 
 from cluster.local_s3 import LocalS3
@@ -18,6 +20,7 @@ from rmsai_ray.storage import Store
 from rmsai_ray.tables.lake import open_lake
 from tests.cluster.head_node import HeadNode, head_node
 
+COUNTED = ("runs_total", "archives_total", "events_total", "windows_total", "units_total", "bytes_total")
 NUM_ARCHIVES, NUM_EVENTS, NUM_LEADS = 16, 8, 7
 SUBMIT = ("submit", "--runtime-env", "cluster/runtime_env.yaml")
 
@@ -74,6 +77,8 @@ def test_a_stopped_job_is_finished_by_a_second_submission(
     kept = {row["unit_id"] for row in manifest if row["committed_time"] < restarted}
     assert done_before <= kept
     assert _statuses(lake) == ["failed", "done"]
+    _wait_for(lambda: _exported_counts(head) != {}, "the driver's last metrics", timeout_s=30)
+    assert _exported_counts(head) == _recorded_counts(lake)
 
 
 def test_exit_code_reaches_whoever_submitted(head: HeadNode, s3_uri: str) -> None:
@@ -91,6 +96,37 @@ def _finished_units(lake: Store) -> set[str]:
         info.key.rpartition("/")[2].removesuffix(".json")
         for info in lake.list("ledger")
         if info.key.endswith(".json")
+    }
+
+
+def _exported_counts(head: HeadNode) -> dict[str, float]:
+    """What the exporter says of the last driver: every driver has series of its own, until the node ends."""
+    with urllib.request.urlopen(head.metrics_url, timeout=30) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    samples = [sample for family in families for sample in family.samples if "ray_rmsai_" in sample.name]
+    ended = {sample.labels["WorkerId"] for sample in samples if sample.labels.get("status") == "done"}
+    return {
+        "/".join([sample.name.removeprefix("ray_rmsai_"), *_own_labels(sample.labels)]): sample.value
+        for sample in samples
+        if sample.labels["WorkerId"] in ended and sample.name.removeprefix("ray_rmsai_") in COUNTED
+    }
+
+
+def _own_labels(labels: dict[str, str]) -> list[str]:
+    return [labels[name] for name in ("command", "status", "reason", "kind") if name in labels]
+
+
+def _recorded_counts(lake: Store) -> dict[str, float]:
+    """The same as the run record has it."""
+    [key] = [info.key for info in lake.list("runs") if info.key.endswith("/run.json")]
+    counts = json.loads(lake.get(key))["counts"]
+    return {
+        "runs_total/backfill/done": 1,
+        "events_total": counts["events"],
+        "windows_total": counts["windows"],
+        "units_total": counts["units"],
+        **{f"archives_total/{status}": count for status, count in counts["archives"].items()},
+        **{f"bytes_total/{kind}": count for kind, count in counts["bytes"].items()},
     }
 
 
