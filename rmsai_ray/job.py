@@ -18,6 +18,7 @@ from rich.console import Console
 
 from rmsai_ray.compute import Cluster
 from rmsai_ray.errors import ConfigError, LakeHeldError, RejectLimitError, RmsaiError
+from rmsai_ray.exposure import refuse_open_ray
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_TOO_MANY_REJECTS, EXIT_LAKE_HELD = 0, 1, 2, 3, 4
 
@@ -87,12 +88,16 @@ def ray_session(*, num_cpus: int | None = None) -> Iterator[Cluster]:
     """A Ray to work on: the one that is running already, ``RAY_ADDRESS``'s, or a local one of our own.
 
     SIGTERM raises :class:`StopRequested` in the driver while the session is open.
+
+    Raises:
+        ConfigError: this Ray takes orders from whoever reaches it, see :mod:`rmsai_ray.exposure`.
     """
     owned = not ray.is_initialized()
     if owned:
         _start_ray(num_cpus)
     try:
         with stopping_on_sigterm():  # after ray.init, which installs a handler of its own
+            refuse_open_ray(ray.get_runtime_context().gcs_address)
             have = ray.cluster_resources()
             yield Cluster(num_cpus=have.get("CPU", 0.0), num_gpus=have.get("GPU", 0.0))
     finally:

@@ -69,3 +69,10 @@ def test_lock_satisfies_what_the_project_asks_for(pinned: dict[str, str]) -> Non
         version = pinned.get(canonicalize_name(requirement.name))
         assert version, f"{requirement.name} is not pinned: make lock"
         assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}: make lock"
+
+
+def test_every_start_of_ray_that_the_pages_show_asks_for_a_token() -> None:
+    for page in (*ROOT.glob("*.md"), *(ROOT / "cluster").rglob("*.md"), *(ROOT / "cluster").rglob("*.yaml")):
+        for line in page.read_text().splitlines():
+            if "ray start" in line and "--" in line:
+                assert "RAY_AUTH_MODE=token" in line, f"{page.name}: {line}"
