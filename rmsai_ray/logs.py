@@ -150,7 +150,7 @@ def read_logs(store: Store, run_id: str, wanted: LogFilter) -> list[dict[str, An
 
 
 def remove_old_logs(store: Store, keep_days: float) -> int:
-    """Removes logs that are older, of all runs; returns how many objects went. Run records stay."""
+    """Removes logs and lineage that are older, of all runs; returns how many objects. Run records stay."""
     oldest = now() - timedelta(days=keep_days)
     old = [info.key for info in store.list("runs") if _is_log(info.key) and info.modified < oldest]
     store.delete(old)
@@ -159,7 +159,7 @@ def remove_old_logs(store: Store, keep_days: float) -> int:
 
 def _is_log(key: str) -> bool:
     parts: Sequence[str] = key.split("/")
-    return len(parts) == 4 and parts[2] == "logs"
+    return len(parts) == 4 and parts[2] in ("logs", "lineage")
 
 
 def _lines(content: bytes, wanted: LogFilter) -> Iterator[dict[str, Any]]:

@@ -8,15 +8,16 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rmsai_ray import __version__
+from rmsai_ray import __version__, lineage
 from rmsai_ray.errors import StorageError
+from rmsai_ray.lineage import Written
 from rmsai_ray.storage import Store
 
 KEPT_INVOCATIONS = 100
@@ -50,6 +51,8 @@ class RunRecord:
     timings_s: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     invocations: list[dict[str, Any]] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
+    """The tables to which this invocation added rows."""
 
     def begin(self, store: Store) -> None:
         """Writes the record with status ``running``, keeping the lines of earlier invocations."""
@@ -58,6 +61,7 @@ class RunRecord:
             self.invocations = json.loads(earlier)["invocations"][1 - KEPT_INVOCATIONS :]
         self.invocations.append({"started": self.started, "status": self.status})
         self._write(store)
+        lineage.tell(self, store)
 
     def finish(self, store: Store, status: str, error: str | None = None) -> None:
         """Completes the record."""
@@ -69,6 +73,7 @@ class RunRecord:
             "counts": self.counts,
         }
         self._write(store)
+        lineage.tell(self, store)
 
     @cached_property
     def log_prefix(self) -> str:
@@ -81,6 +86,7 @@ class RunRecord:
 
     def _write(self, store: Store) -> None:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["written"] = [asdict(table) for table in self.written]
         record = {**values, "versions": versions(), "code_version": code_version()}
         store.put(self._key, json.dumps(record, indent=2, default=str).encode())
 

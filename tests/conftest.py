@@ -22,6 +22,8 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 # Worker processes of several tests share two cores; more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Events of lineage are two more objects a run; where they are asked for, a test says so.
+os.environ["OPENLINEAGE_DISABLED"] = "true"
 
 # The same examples everywhere, so that a failure is everybody's; the search for new ones is the fuzzer's.
 settings.register_profile("tests", derandomize=True)

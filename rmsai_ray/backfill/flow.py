@@ -22,6 +22,7 @@ from rmsai_ray.backfill.report import Summary, print_summary
 from rmsai_ray.backfill.resolve import Run, find_todo, plan_units, resolve, shelve, tasks_of
 from rmsai_ray.backfill.validation import print_validation
 from rmsai_ray.backfill.watch import watch
+from rmsai_ray.backfill.written import written_tables
 from rmsai_ray.compute import Cluster, plan_stages
 from rmsai_ray.errors import RejectLimitError
 from rmsai_ray.job import given_cluster, ray_session
@@ -87,6 +88,7 @@ def backfill_once(run: Run, console: Console, listing: pa.Table | None = None) -
         manifest = settle(run.lake, run.vectors, model_id, lease.confirm)  # what a killed run had finished
         parts.remove_unfinished(run.lake, model_id, manifest.unit_ids, lease.confirm)
         todo = find_todo(run, listing, manifest)
+        is_new = not manifest.rows.num_rows
         if todo.num_rows:
             shelve(run)
             run.vectors.ensure_exists()
@@ -97,6 +99,7 @@ def backfill_once(run: Run, console: Console, listing: pa.Table | None = None) -
                     manifest = settle(run.lake, run.vectors, model_id, lease.confirm)
                 run.vectors.absorb_new_rows()
             bound = binding_bound(summary, run.lake, run.bundle, on_gpu=config.num_gpus > 0)
+            record.written = written_tables(run, summary, is_new=is_new)
             record.facts["binding"] = asdict(bound) if bound else None
     counts = count_by_status(listing, manifest)  # they add up to the listing
     print_summary(
