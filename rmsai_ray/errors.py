@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from rmsai_ray.scrubbing import scrub
+
 
 class RmsaiError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
 class ConfigError(RmsaiError):
-    """A configuration value breaks a rule. Raised before Ray starts; exit code 2."""
+    """A configuration value breaks a rule. Raised before Ray starts; exit code 2. Secrets are not shown."""
 
     def __init__(self, name: str, value: object, rule: str, fix: str) -> None:
         self.name, self.value, self.rule, self.fix = name, value, rule, fix
-        super().__init__(f"{name}={value!r}: {rule}. {fix}")
+        super().__init__(scrub(f"{name}={value!r}: {rule}. {fix}"))
 
 
 class ArchiveError(RmsaiError):

@@ -19,6 +19,7 @@ from rich.console import Console
 from rmsai_ray.compute import Cluster
 from rmsai_ray.errors import ConfigError, LakeHeldError, RejectLimitError, RmsaiError
 from rmsai_ray.exposure import refuse_open_ray
+from rmsai_ray.scrubbing import has_credentials, scrub, secrets_shown_by_ray
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_TOO_MANY_REJECTS, EXIT_LAKE_HELD = 0, 1, 2, 3, 4
 
@@ -48,19 +49,20 @@ def run(
     console = Console(stderr=True)
     show_logs()
     try:
+        refuse_shown_secrets(argv)
         config = parse(config_type, presets=presets, argv=argv)
         flow(config)
     except ConfigError as error:
-        console.print(f"[bold red]Configuration:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]Configuration:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_BAD_CONFIG
     except RejectLimitError as error:
-        console.print(f"[bold red]Too many rejects:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]Too many rejects:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_TOO_MANY_REJECTS
     except LakeHeldError as error:
-        console.print(f"[bold red]Held:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]Held:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_LAKE_HELD
     except RmsaiError as error:
-        console.print(f"[bold red]Failed:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]Failed:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_FAILED
     except (StopRequested, KeyboardInterrupt):
         console.print("Stopped. Finished units are kept; the same command goes on from here.")
@@ -70,6 +72,24 @@ def run(
         log.exception("the job failed")
         return EXIT_FAILED
     return EXIT_DONE
+
+
+def refuse_shown_secrets(argv: Sequence[str]) -> None:
+    """Raises ConfigError where secrets came in a way that lists of processes or Ray's dashboard show."""
+    fix = "Make new ones, and give them to the nodes as their environment (cluster/README.md)."
+    for argument in argv:
+        if has_credentials(argument):
+            raise ConfigError("argument", argument, "shows credentials to whoever lists jobs", fix)
+    if shown := secrets_shown_by_ray():
+        raise ConfigError("env_vars", shown, "came with the job, and Ray's dashboard shows them", fix)
+
+
+class ScrubbingFormatter(logging.Formatter):
+    """A formatter that keeps secrets to itself, also those in tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record."""
+        return scrub(super().format(record))
 
 
 def parse(config_type: type[T], *, presets: Mapping[str, T], argv: Sequence[str]) -> T:
@@ -166,4 +186,5 @@ def show_logs() -> None:
     logging.getLogger("rmsai_ray").setLevel(logging.INFO)
     terminal = logging.StreamHandler()
     terminal.addFilter(lambda record: record.levelno >= logging.WARNING or not hasattr(record, "fields"))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[terminal])
+    terminal.setFormatter(ScrubbingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[terminal])

@@ -15,6 +15,7 @@ from typing import Any
 
 from rmsai_ray.errors import ConfigError, StorageError
 from rmsai_ray.runs import json_line, now
+from rmsai_ray.scrubbing import scrub_values
 from rmsai_ray.storage import Store
 
 PACKAGE = "rmsai_ray"
@@ -91,7 +92,7 @@ class WorkerLog(logging.Handler):
 
         A log that cannot be written is left behind with a warning: it never costs a unit.
         """
-        lines = [json.dumps(line | self._common) for line in archives] + self._messages
+        lines = [json.dumps(scrub_values(line | self._common)) for line in archives] + self._messages
         if self._num_left_out:
             left_out = {"message": f"{self._num_left_out} more", "unit_id": self._unit_id, **self._common}
             lines.append(json.dumps({"time": now().isoformat(), "level": "WARNING", **left_out}))

@@ -18,6 +18,7 @@ from typing import Any
 from rmsai_ray import __version__, lineage
 from rmsai_ray.errors import StorageError
 from rmsai_ray.lineage import Written
+from rmsai_ray.scrubbing import scrub_values
 from rmsai_ray.storage import Store
 
 KEPT_INVOCATIONS = 100
@@ -88,7 +89,8 @@ class RunRecord:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         values["written"] = [asdict(table) for table in self.written]
         record = {**values, "versions": versions(), "code_version": code_version()}
-        store.put(self._key, json.dumps(record, indent=2, default=str).encode())
+        plain = json.loads(json.dumps(record, default=str))
+        store.put(self._key, json.dumps(scrub_values(plain), indent=2).encode())
 
 
 class JsonLog(logging.Handler):
@@ -145,7 +147,7 @@ def json_line(record: logging.LogRecord, **common: Any) -> str:
     }
     if record.exc_info and record.exc_info[1]:
         line["error"] = repr(record.exc_info[1])
-    return json.dumps(line, default=str)
+    return json.dumps(scrub_values(line), default=str)
 
 
 def now() -> datetime:

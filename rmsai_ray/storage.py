@@ -19,6 +19,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, S3Store
 
 from rmsai_ray.errors import ConfigError, StorageError
+from rmsai_ray.scrubbing import has_credentials, scrub
 
 RETRY: Any = {
     "max_retries": 6,
@@ -185,8 +186,11 @@ def normalise_uri(uri: str) -> str:
     """An absolute path without trailing slash for local URIs, ``s3://bucket/prefix`` for S3.
 
     Raises:
-        ConfigError: any other scheme.
+        ConfigError: any other scheme, or credentials in the URI, which end in tables and logs.
     """
+    if has_credentials(uri):
+        fix = "Take them out, and give them as AWS_* variables of the environment."
+        raise ConfigError("uri", uri, "carries credentials", fix)
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return str(Path(uri).expanduser().absolute())
@@ -220,13 +224,21 @@ class S3Options:
 
     @staticmethod
     def from_environment() -> S3Options:
-        """The ``AWS_*`` variables, then fsspec's."""
+        """The ``AWS_*`` variables, then fsspec's.
+
+        Raises:
+            ConfigError: credentials in the endpoint's URL, which messages show.
+        """
 
         def first(*names: str) -> str | None:
             return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
+        endpoint_url = first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "FSSPEC_S3_ENDPOINT_URL")
+        if has_credentials(endpoint_url or ""):
+            fix = "Give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            raise ConfigError("AWS_ENDPOINT_URL", endpoint_url, "carries credentials", fix)
         return S3Options(
-            endpoint_url=first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "FSSPEC_S3_ENDPOINT_URL"),
+            endpoint_url=endpoint_url,
             access_key=first("AWS_ACCESS_KEY_ID", "FSSPEC_S3_KEY"),
             secret_key=first("AWS_SECRET_ACCESS_KEY", "FSSPEC_S3_SECRET"),
             session_token=first("AWS_SESSION_TOKEN", "FSSPEC_S3_TOKEN"),
@@ -302,7 +314,7 @@ def _etag(meta: Any) -> str:
 
 def _reason(error: Exception) -> str:
     """The first line of an obstore error; the rest is the client's debug output."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+    return scrub(f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
 
 
 def replace_folder(new: Path, target: Path) -> None:

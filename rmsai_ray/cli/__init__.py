@@ -11,6 +11,7 @@ import tyro
 from rmsai_ray.cli.commands import Command
 from rmsai_ray.cli.output import write
 from rmsai_ray.errors import ConfigError, RmsaiError
+from rmsai_ray.scrubbing import scrub
 
 DESCRIPTION = "Asks a lake of embeddings, scores and events. Every answer is about one model."
 
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(answer, as_json=command.json, csv=command.csv)
         sys.stdout.flush()
     except RmsaiError as error:
-        sys.stderr.write(f"rmsai: {error}\n")
+        sys.stderr.write(scrub(f"rmsai: {error}\n"))
         return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # the reader had enough, e.g. `rmsai … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,6 +17,7 @@ LAYERS = {
     "plugins": FOUNDATION,
     "ids": FOUNDATION,
     "storage": FOUNDATION,
+    "scrubbing": FOUNDATION,
     "revisions": FOUNDATION,
     "privacy": FOUNDATION,
     "compute": RECORD,
