@@ -82,7 +82,8 @@ def backfill_once(run: Run, console: Console, listing: pa.Table | None = None) -
         print_estimate(console, listing.num_rows, todo.num_rows, expected)
         return Summary()
     summary, bound = Summary(), None
-    with Lease(run.lake, run.run_id) as lease, recorded(run, summary) as record:
+    lease = Lease(run.lake, run.run_id, on_renewal=METER.lease_renewed)
+    with lease, recorded(run, summary) as record:
         run = replace(run, epoch=lease.epoch)
         mark_lake(run.lake, run.fingerprint)
         manifest = settle(run.lake, run.vectors, model_id, lease.confirm)  # what a killed run had finished

@@ -88,8 +88,8 @@ class Lease:
     epoch = 0
     """Number of this tenure, from 1; higher than that of every earlier one."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store, self._me = store, _this_process(run_id)
+    def __init__(self, store: Store, run_id: str, *, on_renewal: Callable[[], None] = lambda: None) -> None:
+        self._store, self._me, self._on_renewal = store, _this_process(run_id), on_renewal
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True, name="lease")
 
@@ -104,6 +104,7 @@ class Lease:
             self._store.delete([_key(self.epoch)])
             raise LakeHeldError(f"{self._store.uri} was taken by another run just now. Try again.")
         self._store.delete(_key(epoch) for epoch in _epochs(self._store) if epoch < self.epoch)
+        self._on_renewal()
         self._renewer.start()
         return self
 
@@ -141,6 +142,7 @@ class Lease:
             try:
                 if self._is_ours():
                     self._store.put(_key(self.epoch), self._content())
+                    self._on_renewal()
             except StorageError:
                 continue  # the next renewal comes well before the lease expires
 

@@ -232,3 +232,9 @@ def test_a_store_that_is_away_at_the_end_does_not_hide_how_the_run_ended(
     monkeypatch.setattr(Store, "put", fail)
     mine.__exit__(ValueError, ValueError("odd"), None)
     assert not holder(lake).is_released
+
+
+def test_who_holds_hears_that_it_does(tmp_path: Path) -> None:
+    heard: list[str] = []
+    with Lease(Store(str(tmp_path)), "run", on_renewal=lambda: heard.append("renewed")):
+        assert heard == ["renewed"]
