@@ -46,3 +46,11 @@ class LakeHeldError(LakeError):
 
 class RejectLimitError(RmsaiError):
     """The run finished, with more rejected archives than allowed; exit code 3."""
+
+
+class AlertsRaisedError(RmsaiError):
+    """Everything was done, and what was found is worth an alert; exit code 5, or 6 where it is critical."""
+
+    def __init__(self, message: str, *, is_critical: bool) -> None:
+        self.is_critical = is_critical
+        super().__init__(message)

@@ -17,11 +17,12 @@ from ray._private import ray_constants
 from rich.console import Console
 
 from rmsai_ray.compute import Cluster
-from rmsai_ray.errors import ConfigError, LakeHeldError, RejectLimitError, RmsaiError
+from rmsai_ray.errors import AlertsRaisedError, ConfigError, LakeHeldError, RejectLimitError, RmsaiError
 from rmsai_ray.exposure import refuse_open_ray
 from rmsai_ray.scrubbing import has_credentials, scrub, secrets_shown_by_ray
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_TOO_MANY_REJECTS, EXIT_LAKE_HELD = 0, 1, 2, 3, 4
+EXIT_ALERTS, EXIT_CRITICAL_ALERTS = 5, 6
 
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 
@@ -44,7 +45,7 @@ def run(
     """Parses ``[PRESET] [--option value …]``, runs the flow, and returns the exit code.
 
     ``demo`` is the preset where nothing is given. 0 done, 2 bad configuration, 3 more rejects than allowed,
-    4 another run holds the lake, 1 anything else.
+    4 another run holds the lake, 5 done with new alerts, 6 with critical ones, 1 anything else.
     """
     console = Console(stderr=True)
     show_logs()
@@ -61,6 +62,9 @@ def run(
     except LakeHeldError as error:
         console.print(f"[bold red]Held:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_LAKE_HELD
+    except AlertsRaisedError as error:
+        console.print(f"[bold red]Alert:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
+        return EXIT_CRITICAL_ALERTS if error.is_critical else EXIT_ALERTS
     except RmsaiError as error:
         console.print(f"[bold red]Failed:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_FAILED

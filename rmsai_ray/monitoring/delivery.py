@@ -41,7 +41,9 @@ class NotDeliveredError(StorageError):
 class Messenger(Protocol):
     """One way to tell somebody."""
 
-    way: Way
+    @property
+    def way(self) -> Way:
+        """Which one."""
 
     def send(self, message: dict[str, Any]) -> None:
         """Returns when the message was taken.

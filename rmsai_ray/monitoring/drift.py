@@ -90,7 +90,14 @@ class DriftReport:
 OF_THE_MODEL = frozenset({*BY_DETECTOR, "reconstruction_error", "worst_error", EMBEDDING})
 
 
-def check_drift(reference: Reference, recent: Values, limits: DriftLimits, *, seed: int = 0) -> DriftReport:
+def check_drift(
+    reference: Reference,
+    recent: Values,
+    limits: DriftLimits,
+    *,
+    seed: int = 0,
+    num_deals: int = NUM_DEALS,
+) -> DriftReport:
     """Compares recent rows with the reference, patient by patient."""
     counts: dict[str, Any] = {
         "num_recent_patients": len(recent.patients),
@@ -102,9 +109,8 @@ def check_drift(reference: Reference, recent: Values, limits: DriftLimits, *, se
     if few < limits.min_patients:
         detail = f"{few} patients are fewer than the {limits.min_patients} that a comparison needs"
         return DriftReport(status="too_few_patients", severity="none", detail=detail, **counts)
-    features, left_out = _compare(
-        reference, profile(recent, reference.edges, reference.model_id), limits, seed
-    )
+    now = profile(recent, reference.edges, reference.model_id)
+    features, left_out = _compare(reference, now, limits, seed, num_deals)
     report = DriftReport(
         status="quiet", severity="none", detail="", features=features, left_out=left_out, **counts
     )
@@ -129,12 +135,12 @@ def _judged(report: DriftReport, limits: DriftLimits) -> DriftReport:
 
 
 def _compare(
-    reference: Reference, recent: Profiles, limits: DriftLimits, seed: int
+    reference: Reference, recent: Profiles, limits: DriftLimits, seed: int, num_deals: int
 ) -> tuple[tuple[FeatureDrift, ...], dict[str, str]]:
     before = reference.profiles
     names = [*before.names, *recent.names]
     is_recent_P = np.arange(len(names)) >= len(before.names)
-    dealt_DP = deal_patients(names, is_recent_P, num_deals=NUM_DEALS, seed=seed)
+    dealt_DP = deal_patients(names, is_recent_P, num_deals=num_deals, seed=seed)
     left_out, tests, found = dict[str, str](), list[Any](), dict[str, dict[str, Any]]()
     for name in FEATURES:
         shares_PB = np.concatenate([before.shares[name], recent.shares[name]])

@@ -41,8 +41,7 @@ def deal_patients(
     single_S = np.array([rows[0] for rows in rows_of.values() if len(rows) == 1], int)
     pair_Q2 = np.array([rows for rows in rows_of.values() if len(rows) == 2], int).reshape(-1, 2)
     dealt_DP = np.tile(is_recent_P, (num_deals + 1, 1))
-    for deal in range(1, num_deals + 1):
-        dealt_DP[deal, single_S] = is_recent_P[rng.permutation(single_S)]
+    dealt_DP[1:, single_S] = rng.permuted(dealt_DP[1:, single_S], axis=1)
     swapped_DQ = rng.random((num_deals, len(pair_Q2))) < 0.5
     dealt_DP[1:, pair_Q2[:, 0]] ^= swapped_DQ
     dealt_DP[1:, pair_Q2[:, 1]] ^= swapped_DQ

@@ -14,6 +14,8 @@ from rmsai_ray.archives.reader import read_archive
 from rmsai_ray.archives.records import Event, Signal
 from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.archives.writer import write_archive
+from rmsai_ray.models.profiles import DEFAULT_PROFILE
+from rmsai_ray.registry import CHAMPION, ModelRegistry
 
 FIRST_DAY = date(2026, 10, 1)
 NUM_DAYS = 3
@@ -72,3 +74,10 @@ def _recorded_anew(event: Event, rng: np.random.Generator) -> Event:
         noisy = filtered + NOISE_MV * rng.standard_normal(len(filtered))
         leads[lead] = Signal(samples=np.round(noisy, 6), fs=signal.fs, unit=signal.unit)
     return replace(event, leads=leads, problems=())
+
+
+def register_demo_model(registry_uri: str, name: str) -> None:
+    """Registers the packaged model as the champion, unless the name is known."""
+    registry = ModelRegistry(registry_uri)
+    if name not in registry.names():
+        registry.register(name, DEFAULT_PROFILE, alias=CHAMPION)

@@ -46,6 +46,11 @@ class TrainingConfig:
     """A lake whose events choose, with --cohort, which events of the archives take part."""
     cohort: str | None = None
     """An SQL condition over the lake's table events, such as "heart_rate < 100 AND num_anomalous = 0"."""
+    lake_model: str | None = None
+    """Id of a model in the lake; needed with --cohort where it holds several."""
+    cohort_archives_only: bool = False
+    """Read only the archives that the lake has the cohort's events from, by their URIs in it, instead of
+    looking for the events in all archives."""
     leave_out: tuple[str, ...] = ()
     """Patients that take no part, because something else will be tested on them."""
     track: tuple[TrackerName, ...] = ()

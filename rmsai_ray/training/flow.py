@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -85,12 +85,13 @@ def train_model(start: Start, config: TrainingConfig) -> ModelBundle:
     with _recorded(start, config) as run:
         if config.demo:
             _make_demo_archives(config.archives[0], DEMO_NEWCOMERS if start.known_parts else 0)
-        cohort = choose_events(config.lake, config.cohort)
+        cohort = choose_events(config.lake, config.cohort, config.lake_model)
         with ray_session() as cluster:
             scaling = plan_workers(cluster, config.workers, use_gpu=config.gpu)
             run.record.facts["resources"] = {**asdict(cluster), **(scaling.resources_per_worker or {})}
             spec = start.bundle.spec
-            pool = read_pool(config.archives, spec, cohort=cohort, num_cpus=cluster.num_cpus)
+            only = choose_archives(config, cohort)
+            pool = read_pool(config.archives, spec, cohort=cohort, only=only, num_cpus=cluster.num_cpus)
             if pool.left_out:
                 log.warning("left out: %s", pool.left_out)
             splits = split_by_patient(
@@ -109,7 +110,7 @@ def train_model(start: Start, config: TrainingConfig) -> ModelBundle:
     return bundle
 
 
-def choose_events(lake: str | None, cohort: str | None) -> frozenset[str] | None:
+def choose_events(lake: str | None, cohort: str | None, model: str | None = None) -> frozenset[str] | None:
     """Keys of the lake's events that an SQL condition holds for; None where there is no condition.
 
     Raises:
@@ -117,10 +118,22 @@ def choose_events(lake: str | None, cohort: str | None) -> frozenset[str] | None
     """
     if lake is None or cohort is None:
         return None
-    found = sql(open_lake(lake), f"SELECT event_uid FROM events WHERE {cohort}")
+    found = sql(open_lake(lake, model), f"SELECT event_uid FROM events WHERE {cohort}")
     if found.empty:
         raise ConfigError("cohort", cohort, f"holds for no event of {lake}", "Widen it.")
     return frozenset(found["event_uid"])
+
+
+def choose_archives(config: TrainingConfig, cohort: Set[str] | None) -> frozenset[str] | None:
+    """URIs of the archives that the cohort's events come from; None for all archives."""
+    if config.lake is None or cohort is None or not config.cohort_archives_only:
+        return None
+    archive_ids = sorted({event.partition("/")[0] for event in cohort})
+    rows = open_lake(config.lake, config.lake_model).rows(
+        "SELECT uri FROM archives WHERE status = 'committed' AND archive_id IN (SELECT unnest(?))",
+        [archive_ids],
+    )
+    return frozenset(row["uri"] for row in rows)
 
 
 def _masks(pool: WindowPool, splits: Splits) -> dict[str, Mask]:

@@ -86,14 +86,20 @@ class WindowPool:
 
 
 def read_pool(
-    archive_uris: Sequence[str], spec: ModelSpec, *, cohort: Set[str] | None, num_cpus: float
+    archive_uris: Sequence[str],
+    spec: ModelSpec,
+    *,
+    cohort: Set[str] | None,
+    num_cpus: float,
+    only: Set[str] | None = None,
 ) -> WindowPool:
-    """Reads every archive below the URIs, once; those that cannot be used are counted and left out.
+    """Reads every archive below the URIs, or ``only`` these, once; those that cannot be used are counted and
+    left out.
 
     Raises:
         ConfigError: no window at all.
     """
-    listing = _list_archives(archive_uris)
+    listing = _list_archives(archive_uris, only)
     dataset = (
         ray.data.from_arrow(_blocks(listing, num_cpus))
         .map_batches(
@@ -130,11 +136,12 @@ def gather(
     return parts
 
 
-def _list_archives(archive_uris: Sequence[str]) -> pa.Table:
+def _list_archives(archive_uris: Sequence[str], only: Set[str] | None = None) -> pa.Table:
     rows = [
         {"source": uri, "uri": ref.uri, "size": ref.size}
         for uri in archive_uris
         for ref in sorted(open_source(uri).list_archives(), key=lambda ref: ref.key)
+        if only is None or ref.uri in only
     ]
     if not rows:
         raise ConfigError("archives", list(archive_uris), "hold no archive (*.h5, *.hdf5)", "Name others.")
