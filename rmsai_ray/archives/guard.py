@@ -121,6 +121,11 @@ def close_parser() -> None:
         _PARSER.close()
 
 
+def parser_pid() -> int | None:
+    """Of the process of this worker, if there is one."""
+    return _PARSER.pid
+
+
 class Parser:
     """The process, started when it is needed."""
 

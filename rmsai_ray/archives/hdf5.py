@@ -141,6 +141,11 @@ class _Node:
         self.path = path
         self._bytes = content
 
+    @property
+    def budget(self) -> Budget:
+        """Of the archive."""
+        return self._bytes.budget
+
     def attribute(self, name: str) -> Scalar | None:
         """A scalar attribute; None where there is none of that name, or nothing readable in it."""
         try:
@@ -163,14 +168,17 @@ class _Node:
         """All readable scalar attributes."""
         names: list[bytes] = []
 
-        def visit(name: bytes) -> None:
-            self._bytes.budget.count_attributes(1)
+        left = self.budget.attributes_left
+
+        def visit(name: bytes) -> bool | None:  # h5py forgets its lock where a callback raises
             names.append(name)
+            return True if len(names) > left else None
 
         try:
             h5a.iterate(self._id, visit)
         except _ERRORS:
             return {}
+        self.budget.count_attributes(len(names))
         values = {name: self.attribute(name) for name in map(decoded, names)}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -184,24 +192,22 @@ class Group(_Node):
         foreign: list[str] = []
         content.budget.enter(path)
 
-        def visit(name: bytes, info: Any) -> None:
-            content.budget.count_members(1)
+        left = content.budget.members_left
+
+        def visit(name: bytes, info: Any) -> bool | None:
             if info.type == h5l.TYPE_HARD:
                 self._links[decoded(name)] = name
             else:
                 foreign.append(decoded(name))
+            return True if len(self._links) + len(foreign) > left else None
 
         object_id.links.iterate(visit, info=True)
+        content.budget.count_members(len(self._links) + len(foreign))
         if foreign:
             raise ArchiveError("external_data", f"{path}/{foreign[0]} is a soft or external link")
 
     def __contains__(self, name: object) -> bool:
         return name in self._links
-
-    @property
-    def budget(self) -> Budget:
-        """Of the archive."""
-        return self._bytes.budget
 
     @property
     def names(self) -> list[str]:

@@ -129,6 +129,16 @@ class Budget:
         self.tick()
         self.charge(_GROUP_BYTES, path)
 
+    @property
+    def members_left(self) -> int:
+        """For whoever must not be interrupted while they are listed."""
+        return self._members_left
+
+    @property
+    def attributes_left(self) -> int:
+        """Likewise."""
+        return self._attributes_left
+
     def count_members(self, count: int) -> None:
         """Links that were found in a group. Raises ArchiveError, too_many."""
         self._members_left -= count

@@ -12,6 +12,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import h5py
@@ -121,6 +122,9 @@ def read_index(start: bytes, pack_bytes: int) -> dict[str, Member]:
     found = {member.name: member for member in members}
     if len(found) < len(members):
         raise ArchiveError("corrupt", "two archives of a pack have the same name")
+    places = sorted((member.start, member.start + member.num_bytes) for member in members if member.num_bytes)
+    if any(start < end for (_, end), (start, _) in pairwise(places)):
+        raise ArchiveError("corrupt", "two archives of a pack share bytes")  # many could be made of few
     return found
 
 

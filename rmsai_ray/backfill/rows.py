@@ -7,7 +7,6 @@ Shapes: N windows, T samples of a window, C leads that windows were cut from.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +42,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 MAX_MISSING_FRACTION = 0.5
 """A window of which more was interpolated is rejected."""
+
+LARGEST_SAMPLE = 1e15
+"""In any unit; what is larger counts as missing, for float32 has no room for its square."""
 
 LOST_LEADS = ("unreadable_lead", "empty_signal")
 """Problems that cost all windows of a lead that the archive holds."""
@@ -163,8 +165,10 @@ class UnitRows:
     def _at_model_rate(self, signal: Signal) -> tuple[FloatArray, BoolArray | None]:
         """The signal without gaps, and which of its samples had to be interpolated: None for none of them."""
         samples_T, missing_T, fs = signal.samples, None, self._spec.sampling_rate_hz
-        if not math.isfinite(np.dot(samples_T, samples_T)):  # or its squares are too large
-            samples_T, missing_T = fill_gaps(samples_T)
+        with np.errstate(over="ignore"):
+            is_usual = np.dot(samples_T, samples_T) < LARGEST_SAMPLE**2  # of NaN nothing is true
+        if not is_usual:
+            samples_T, missing_T = fill_gaps(np.where(abs(samples_T) <= LARGEST_SAMPLE, samples_T, np.nan))
             missing_T = resample_mask(missing_T, signal.fs, fs) if missing_T.any() else None
         if signal.fs != fs:
             samples_T = resample(samples_T, signal.fs, fs)
