@@ -20,6 +20,8 @@ from rmsai_ray.archives.guard import close_parser
 # Token authentication as in production, with a token that no file keeps; Ray reads this when it is imported.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+# Likewise the key of pseudonyms, which workers have from the Ray that is started with it.
+os.environ["RMSAI_PSEUDONYM_KEY"] = secrets.token_hex(32)
 # Worker processes of several tests share two cores; more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Events of lineage are two more objects a run; where they are asked for, a test says so.

@@ -1,0 +1,71 @@
+"""What names a patient, a day or a file stays outside: no table, log, record or text of a lake has it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import ray
+
+from rmsai_ray.backfill.config import BackfillConfig
+from rmsai_ray.cli import main as rmsai
+from rmsai_ray.privacy import ENVIRONMENT_VARIABLE, WITHHELD, parse_key
+from rmsai_ray.tables.lake import open_lake
+from rmsai_ray.tables.queries import stats
+from tests.cluster.corpus import run
+from tests.planted import NUM_PATIENTS, files, plant, searchable
+
+
+def test_nothing_that_names_a_patient_comes_through(
+    local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plants = plant(tmp_path / "archives")
+    assert len(plants) >= 200
+    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    config = BackfillConfig(
+        archives=str(tmp_path / "archives"), lake=str(tmp_path / "lake"), pseudonymise=True
+    )
+    capsys.readouterr()
+
+    run(config, dry_run=True)
+    run(config, validate_only=True)
+    run(config)
+    run(config, retry_quarantined=True)  # the others are known by their stand-ins
+    for question in QUESTIONS:
+        assert rmsai([*question, "--lake", config.lake]) == 0, question
+    said = capsys.readouterr()
+    parts = [
+        *searchable(config.lake), *files(logs), ("the terminal", (said.out + said.err).encode()),
+    ]  # fmt: skip
+
+    assert plants.found_in(parts) == {}
+    assert not [where for where, content in parts if any(key in content for key in key_forms())]
+    counts = {"committed": NUM_PATIENTS + 3, "quarantined": 5}
+    assert stats(open_lake(config.lake)).files_by_status == counts
+
+    [record] = [json.loads(content) for key, content in parts if key.endswith("run.json")]
+    assert record["config"]["archives"] == record["argv"][1] == WITHHELD
+    assert record["counts"]["archives"] == {"quarantined": 5}
+
+    run(config, pseudonymise=False, lake=str(tmp_path / "plain"))
+    found = plants.found_in(searchable(str(tmp_path / "plain")))
+    missed = {word: where for word, where in plants.kept.items() if word not in found}
+    assert len(missed) <= 0.02 * len(plants.kept), missed
+    assert len(found) >= 200
+
+
+QUESTIONS = (
+    ["stats"],
+    ["anomalies", "--limit", "1000"],
+    ["verdicts", "--limit", "1000"],
+    ["logs"],
+    *(["sql", f"SELECT * FROM {table}"] for table in ("archives", "events", "rejects")),
+)
+
+
+def key_forms() -> list[bytes]:
+    """The key, as text and as bytes."""
+    text = os.environ[ENVIRONMENT_VARIABLE]
+    return [text.encode(), parse_key(text)]
