@@ -45,7 +45,9 @@ def test_nothing_that_names_a_patient_comes_through(
     counts = {"committed": NUM_PATIENTS + 3, "quarantined": 5}
     assert stats(open_lake(config.lake)).files_by_status == counts
 
-    [record] = [json.loads(content) for key, content in parts if key.endswith("run.json")]
+    [record] = [
+        json.loads(content) for key, content in parts if key.startswith("runs/") and key.endswith("run.json")
+    ]
     assert record["config"]["archives"] == record["argv"][1] == WITHHELD
     assert record["counts"]["archives"] == {"quarantined": 5}
 

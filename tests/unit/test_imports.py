@@ -41,6 +41,7 @@ LAYERS = {
     "evaluation": BACKFILL,
     "nightly": NIGHTLY,
     "cli": FRONT,
+    "cards": FRONT,
     "jobs": JOBS,
 }
 LAYERS_OF_FRIENDS = (FOUNDATION, RECORD)
