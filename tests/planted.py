@@ -80,6 +80,7 @@ class Plants:
             lower = content.lower()
             words = {word.replace(b"\0", b"") for word in TEXT_16.findall(lower)}
             words |= {*TEXT.findall(lower), *NUMBER.findall(lower), *DAY.findall(lower)}
+            words |= {day[:7] for day in words if day[:2] == b"19"}
             words |= {word for word in self.kept if word[:2] not in (b"zq", b"19") and word in lower}
             words |= {word for word in self.raw if word in content}
             for word in words & (self.kept.keys() | self.dropped.keys() | self.raw.keys()):
@@ -131,7 +132,7 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def _rows(table: pa.Table) -> bytes:
     wide = [name for name in ("embedding", "beats") if name in table.column_names]
-    return "\n".join(map(str, table.drop_columns(wide).to_pylist())).replace("datetime.datetime", "").encode()
+    return json.dumps(table.drop_columns(wide).to_pylist(), default=str).encode()
 
 
 def _name(plants: Plants, where: str, number: int) -> str:

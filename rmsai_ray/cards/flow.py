@@ -18,7 +18,7 @@ from rmsai_ray.cards.reidentification import (
     divide_in_time,
     measure,
 )
-from rmsai_ray.cards.text import card_text
+from rmsai_ray.cards.text import WARNING, card_text
 from rmsai_ray.encoding.inspection import load_lake_encoder
 from rmsai_ray.errors import ConfigError
 from rmsai_ray.runs import RunRecord, code_version, command_line, now
@@ -111,6 +111,7 @@ def make_card(lake: Lake, store: Store, config: ReidentifyConfig, run_id: str) -
     fs = load_lake_encoder(lake).bundle.spec.sampling_rate_hz
     return {
         "card": CARD_VERSION,
+        "warning": WARNING,
         "model": lake.model_id,
         "pseudonyms": read_mark(store),
         "licence": config.licence,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 WARNING = (
-    "**An ECG identifies its owner.** Names, dates and texts can be taken away; the waveform stays, and with "
+    "An ECG identifies its owner. Names, dates and texts can be taken away; the waveform stays, and with "
     "it what the table below measures. Whoever holds a recording of a patient from elsewhere can look for "
     "that patient here. Treat this lake as personal data, whatever it is called in it."
 )
@@ -21,10 +21,11 @@ def card_text(card: Mapping[str, Any]) -> str:
     counts, found = card["counts"], card["reidentification"]
     by_lead = ", ".join(f"{lead} {num:,}" for lead, num in counts["windows_by_lead"].items())
     pseudonyms = card["pseudonyms"]
+    first, _, rest = WARNING.partition(". ")
     lines = [
         f"# Data card: {card['model']}",
         "",
-        WARNING,
+        f"**{first}.** {rest}",
         "",
         f"- Patients: {counts['patients']}; archives: {counts['archives']:,}; events: {counts['events']:,}; "
         f"windows: {counts['windows']:,} ({by_lead}); rejects: {counts['rejects']:,}.",

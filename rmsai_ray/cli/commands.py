@@ -10,6 +10,7 @@ import pandas as pd
 import tyro
 
 from rmsai_ray.cli.alerts import Alerts
+from rmsai_ray.cli.card import Card
 from rmsai_ray.cli.logs import Logs
 from rmsai_ray.cli.models import Models
 from rmsai_ray.cli.options import LakeOptions
@@ -203,6 +204,7 @@ Command = (
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct", prefix_name=False)]
     | Annotated[Storage, tyro.conf.subcommand("storage", prefix_name=False)]
     | Annotated[Sql, tyro.conf.subcommand("sql", prefix_name=False)]
+    | Annotated[Card, tyro.conf.subcommand("card", prefix_name=False)]
     | Annotated[Logs, tyro.conf.subcommand("logs", prefix_name=False)]
     | Annotated[Models, tyro.conf.subcommand("models", prefix_name=False)]
     | Annotated[Thresholds, tyro.conf.subcommand("thresholds", prefix_name=False)]
