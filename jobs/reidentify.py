@@ -1,11 +1,10 @@
 """Re-identification: how well a lake's embeddings know a patient again, and the lake's data card.
 
-python jobs/reidentify.py                                     the demo: six simulated patients, local folders
+python jobs/reidentify.py                                     the demo: eight simulated patients
 python jobs/reidentify.py --lake s3://icu/lake --licence "hospital use, contract 12"
 rmsai card --lake s3://icu/lake
 """
 
-import logging
 import sys
 
 from rmsai_ray import job
@@ -18,5 +17,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(job.run(ReidentifyConfig, reidentify, presets=PRESETS, argv=sys.argv[1:]))

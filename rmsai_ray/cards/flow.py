@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich.console import Console
 
 from rmsai_ray import ids
-from rmsai_ray.backfill.maintain import make_demo_lake
+from rmsai_ray.archives.simulator import simulate_archive
+from rmsai_ray.backfill.config import BackfillConfig
+from rmsai_ray.backfill.detectors import NONE
+from rmsai_ray.backfill.flow import backfill
 from rmsai_ray.cards.reidentification import (
     FALSE_ACCEPTS,
     Recordings,
@@ -27,11 +30,10 @@ from rmsai_ray.tables.data_card import save_card
 from rmsai_ray.tables.lake import Lake, open_lake
 from rmsai_ray.tables.privacy_mark import read_mark
 
-log = logging.getLogger(__name__)
-
 CARD_VERSION = 1
 LEAST_CELL = 10
 """Counts of fewer people are not told."""
+DEMO_PATIENTS, DEMO_EVENTS, DEMO_SEED, DEMO_PERIODS = 8, 2, 5, ("2026-10", "2026-11")
 
 WINDOWS = """
 SELECT embedding, patient_id, archive_id, period, event_id, start_sample, num_samples,
@@ -92,7 +94,7 @@ def reidentify(config: ReidentifyConfig) -> dict[str, Any]:
         raise
     record.counts = {"leads": len(card["reidentification"]["leads"])}
     record.finish(store, "done")
-    log.info("%s", text)
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
     return card
 
 
@@ -173,3 +175,15 @@ def _count(lake: Lake, table: str) -> int:
 
 def _told(num_patients: int) -> int | str:
     return num_patients if num_patients >= LEAST_CELL else f"fewer than {LEAST_CELL}"
+
+
+def make_demo_lake(lake_uri: str) -> None:
+    """Simulated patients, each with an archive of two months, backfilled beside the lake; done once."""
+    archives = Store(f"{lake_uri.rstrip('/')}/demo-archives")
+    present = {info.key for info in archives.list()}
+    for patient in range(DEMO_PATIENTS):
+        for period in DEMO_PERIODS:
+            name, content = simulate_archive(patient, DEMO_EVENTS, seed=DEMO_SEED, period=period)
+            if name not in present:
+                archives.put(name, content)
+    backfill(BackfillConfig(archives=archives.uri, lake=lake_uri, detectors=NONE))

@@ -65,7 +65,7 @@ HOMES = {
     "ray": ("backfill", "corpus", "encoding", "evaluation", "training", "job", "metrics"),
     "openlineage": ("lineage",),
     "tyro": ("job", "cli"),
-    "rich": ("job", "backfill", "corpus", "nightly", "cli"),
+    "rich": ("job", "backfill", "corpus", "nightly", "cli", "cards"),
 }
 
 
