@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["OPENLINEAGE_DISABLED"] = "true"
 
 # The same examples everywhere, so that a failure is everybody's; the search for new ones is the fuzzer's.
-settings.register_profile("tests", derandomize=True)
+settings.register_profile("tests", derandomize=True, deadline=None)
 settings.load_profile("tests")
 
 GRACE_S = 60.0
