@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rmsai_ray import __version__
+from rmsai_ray.scrubbing import scrub
 from rmsai_ray.storage import Store, normalise_uri
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _run_facets(record: RunRecord, state: str) -> dict[str, Any]:
     }
     if state in (FAILED, ABORTED):
         facets["errorMessage"] = facet_v2.error_message_run.ErrorMessageRunFacet(
-            message=record.error or record.status, programmingLanguage="python"
+            message=scrub(record.error or record.status), programmingLanguage="python"
         )
     if parent := _parent.get() or _parent_of_environment():
         facets["parent"] = facet_v2.parent_run.ParentRunFacet(

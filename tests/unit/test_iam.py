@@ -35,14 +35,14 @@ GRAMMAR = {
                     "Action": {**TEXTS, "items": {"pattern": "^s3:[A-Z][A-Za-z]+$"}},
                     "Resource": {
                         **TEXTS,
-                        "items": {"pattern": r"^arn:aws:s3:::[a-z0-9][a-z0-9.-]+[a-z0-9](/[^*?$]+)?(/\*)?$"},
+                        "items": {"pattern": r"^arn:aws:s3:::[a-z0-9][a-z0-9.-]+[a-z0-9](/[^*?$/]+|/\*)*$"},
                     },
                 },
             },
         },
     },
 }
-"""AWS's grammar of identity policies, and narrower: wildcards only for whole folders, nothing denied."""
+"""AWS's grammar of identity policies, and narrower: wildcards only for whole names, nothing denied."""
 OF_BUCKETS = {"s3:ListBucket"}
 
 
