@@ -36,6 +36,10 @@ class StorageError(RmsaiError):
     """An object could not be read, written or listed after all retries."""
 
 
+class DeniedError(StorageError):
+    """An object may not be read with the credentials that there are."""
+
+
 class LakeError(RmsaiError):
     """The lake is in a state that this command must not work on (held by another run, foreign schema)."""
 

@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, S3Store
 
-from rmsai_ray.errors import ConfigError, StorageError
+from rmsai_ray.errors import ConfigError, DeniedError, StorageError
 from rmsai_ray.scrubbing import has_credentials, scrub
 
 RETRY: Any = {
@@ -36,6 +42,9 @@ READING: Any = {
 }
 """A read is tried again when nothing has come for five seconds, however large the object is. A write may be
 silent for as long as its body takes, so it has one limit for the whole."""
+
+DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
+"""What the client raises where an object may not be read; it does not try those again."""
 
 SHORT_BODIES = 3
 """Reads of an object whose body is not as long as the object; one that breaks off, the client resumes."""
@@ -84,7 +93,7 @@ class Store:
                 answer = obstore.get(self._reader, key)
                 content = bytes(answer.bytes())
             except (BaseError, OSError) as error:
-                raise StorageError(f"cannot read {self.child_uri(key)}: {_reason(error)}") from error
+                raise _unreadable(self.child_uri(key), error) from error
             if len(content) == answer.meta["size"]:
                 return content, _etag(answer.meta)
         raise StorageError(
@@ -100,7 +109,7 @@ class Store:
         try:
             return bytes(obstore.get_range(self._reader, key, start=start, length=num_bytes))
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot read {self.child_uri(key)}: {_reason(error)}") from error
+            raise _unreadable(self.child_uri(key), error) from error
 
     def find(self, key: str) -> bytes | None:
         """The whole object, or None where there is none."""
@@ -310,6 +319,11 @@ def _open(uri: str, client_options: Any) -> LocalStore | S3Store:
 
 def _etag(meta: Any) -> str:
     return (meta["e_tag"] or "").strip('"')
+
+
+def _unreadable(uri: str, error: Exception) -> StorageError:
+    kind = DeniedError if isinstance(error, DENIED) else StorageError
+    return kind(f"cannot read {uri}: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:

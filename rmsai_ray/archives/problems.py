@@ -49,6 +49,7 @@ PROBLEMS: Final = _table(
         "no_patient": "Neither the metadata nor the file name give a usable patient id.",
         "no_events": "The file has no event group.",
         "storage_error": "The object could not be fetched, after all retries.",
+        "permission_denied": "The object may not be read, also a while later.",
         "missing_item": "The strict profile requires an item that is absent or unreadable.",
     },
     event={

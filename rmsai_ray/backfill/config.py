@@ -91,6 +91,9 @@ class BackfillConfig:
     archive_seconds: float = 5.0
     """Processor time that reading one archive may need; more, and it is quarantined."""
 
+    min_free_bytes: int = 16 * MEBIBYTE
+    """Stop before the disk of a local lake has less left, and do not begin what will not fit; 0: never."""
+
     unit_bytes: int | None = None
     """Archive bytes per unit of work. Default: 2 to 256 MiB, smaller towards the end of the run."""
     num_encoders: int | None = None
@@ -117,6 +120,10 @@ class BackfillConfig:
         if self.registry is not None and self.model is None and self.detectors is None:
             raise ConfigError(
                 "registry", self.registry, "was given without a model", "Give --model NAME@ALIAS."
+            )
+        if self.min_free_bytes < 0:
+            raise ConfigError(
+                "min_free_bytes", self.min_free_bytes, "must not be negative", "Give 0 or more."
             )
         if self.settle_s is not None and self.settle_s < 0:
             raise ConfigError("settle_s", self.settle_s, "must not be negative", "Give 0 or more.")

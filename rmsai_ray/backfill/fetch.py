@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from typing import Any
 from rmsai_ray.archives import packs
 from rmsai_ray.archives.sources import ArchiveSource
 from rmsai_ray.backfill.plan import source_of
-from rmsai_ray.errors import ArchiveError, StorageError
+from rmsai_ray.errors import ArchiveError, DeniedError, StorageError
 
 FETCHES_IN_FLIGHT = 16
 MOST_BYTES_AHEAD = 16 << 20
@@ -22,6 +23,9 @@ MOST_BYTES_AHEAD = 16 << 20
 LEAST_BYTES = 1 << 14
 """What the smallest object counts as."""
 MAX_PAUSE_S = 8.0
+MAX_DENIED_PAUSE_S = 30.0
+
+log = logging.getLogger(__name__)
 
 Planned = dict[str, Any]
 """A row of the plan: ``uri``, ``size`` and more; perhaps ``source_uri``, which then is where to read."""
@@ -102,15 +106,29 @@ class Fetcher:
 
 
 def fetch(read: Callable[[], bytes], attempts: int, pause: Callable[[float], None] | None = None) -> Fetched:
-    """Reads one object, up to ``attempts`` times, with pauses that double, are capped, and jitter."""
+    """Reads one object, up to ``attempts`` times, with growing pauses; see :func:`pause_s`."""
     for attempt in range(1, attempts + 1):
         try:
             return Fetched(read(), attempt)
         except StorageError as error:
+            is_denied = isinstance(error, DeniedError)
             if attempt == attempts:
-                return Fetched(None, attempt, ArchiveError("storage_error", str(error)))
-        (pause or time.sleep)(min(MAX_PAUSE_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))
+                reason = "permission_denied" if is_denied else "storage_error"
+                return Fetched(None, attempt, ArchiveError(reason, str(error)))
+            why = type(error.__cause__ or error).__name__  # its text may name what has a pseudonym
+            log.warning("read %d of %d failed: %s", attempt, attempts, why)
+        (pause or time.sleep)(pause_s(attempt, is_denied=is_denied))
     raise AssertionError("attempts is at least 1")
+
+
+def pause_s(attempt: int, *, is_denied: bool) -> float:
+    """Seconds after a failed attempt, from 1: each longer than the one before, up to a cap, with jitter.
+
+    A store that is busy may answer soon. One that denies has answered, and will not think otherwise before
+    somebody has done something: a writer that sets rights last, a role that takes time to be known.
+    """
+    longest, first, growth = (MAX_DENIED_PAUSE_S, 1.0, 4.0) if is_denied else (MAX_PAUSE_S, 0.5, 2.0)
+    return float(min(longest, first * growth ** (attempt - 1)) * random.uniform(0.5, 1.0))
 
 
 def _has_room(waiting: deque[_Object], num_bytes: int) -> bool:

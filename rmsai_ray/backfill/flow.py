@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from rmsai_ray.backfill.bounds import binding_bound
@@ -20,6 +21,7 @@ from rmsai_ray.backfill.plan import list_archives, name_archives
 from rmsai_ray.backfill.progress import follow
 from rmsai_ray.backfill.report import Summary, print_summary
 from rmsai_ray.backfill.resolve import Run, find_todo, plan_units, resolve, shelve, tasks_of
+from rmsai_ray.backfill.space import check_space, check_space_left
 from rmsai_ray.backfill.validation import print_validation
 from rmsai_ray.backfill.watch import watch
 from rmsai_ray.backfill.written import written_tables
@@ -91,6 +93,8 @@ def backfill_once(run: Run, console: Console, listing: pa.Table | None = None) -
         todo = find_todo(run, listing, manifest)
         is_new = not manifest.rows.num_rows
         if todo.num_rows:
+            todo_bytes = pc.sum(todo["size"]).as_py()
+            check_space(run.lake, todo_bytes=todo_bytes, min_free_bytes=config.min_free_bytes)
             shelve(run)
             run.vectors.ensure_exists()
             with ray_session() as cluster:
@@ -128,6 +132,7 @@ def process(
     METER.queue(planned=len(units), written=0, workers=stages.num_encoders)
     for report in follow(run_units(units, tasks, stages), units, console):
         summary.add(report)
+        check_space_left(run.lake, min_free_bytes=run.config.min_free_bytes)
         METER.unit(report)
         METER.queue(planned=len(units), written=summary.num_units, workers=stages.num_encoders)
         log.info("unit", extra={"fields": {key: report[key] for key in UNIT_FIELDS}})

@@ -7,12 +7,13 @@ Shapes: N windows, B of them in one batch, T samples of a window, E dimensions o
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,10 @@ LANE_NETWORKS: dict[str, Callable[[ModelSpec, Mapping[str, FloatArray]], LaneNet
 TOLERANCE = 1e-5
 """Of embeddings (absolute) and errors (relative) between lanes and torch."""
 CHECKED_WINDOWS = 16
+FEWEST_WINDOWS = 32
+"""What the narrowest batch computes anyway."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,16 @@ class Encoded:
     offset_N: FloatArray
     """normalised = (signal − offset) / scale."""
     scale_N: FloatArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Of all windows of the parts, in their order."""
+        found: dict[str, Any] = {
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(cls)
+            if field.name != "beats_N"
+        }
+        return cls(**found, beats_N=[beats for part in parts for beats in part.beats_N])
 
     @property
     def mse_raw_N(self) -> FloatArray:  # noqa: N802
@@ -103,10 +118,26 @@ class WindowEncoder:
 
         Raises:
             ValueError: the windows are not as long as the model's.
+            MemoryError: not even a few windows fit; more are halved until they do, which changes no bit.
         """
         expected = self.bundle.spec.window_samples
         if signals_NT.shape[1] != expected:
             raise ValueError(f"windows have {signals_NT.shape[1]} samples, the model wants {expected}")
+        try:
+            return self._encode(signals_NT, num_samples_N, leads)
+        except MemoryError:
+            if len(signals_NT) <= FEWEST_WINDOWS:
+                raise
+        log.warning("memory ran out with %d windows; they are encoded in halves", len(signals_NT))
+        half = len(signals_NT) // 2
+        halves = (slice(half), slice(half, None))
+        return Encoded.joined(
+            [self.encode(signals_NT[rows], num_samples_N[rows], leads[rows]) for rows in halves]
+        )
+
+    def _encode(
+        self, signals_NT: FloatArray, num_samples_N: npt.NDArray[np.int32], leads: Sequence[str]
+    ) -> Encoded:
         x_NT, offset_N, scale_N = self.bundle.normaliser.apply(signals_NT, num_samples_N, leads)
         measured = self._engine.measure(x_NT, num_samples_N)
         mse_N, mae_N, worst_mse_N = measured.errors_3N

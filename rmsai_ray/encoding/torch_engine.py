@@ -67,7 +67,7 @@ class TorchEngine:
                 try:
                     on_their_way.append(self._launch(rows, x_NT[rows], num_samples_N[rows]))
                     start = rows.stop
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     self._halve_batch(error)
             while len(on_their_way) > (1 if start < len(x_NT) else 0):
                 batch = on_their_way.popleft()
@@ -129,7 +129,7 @@ class TorchEngine:
         free, _ = torch.cuda.mem_get_info(self._device)
         return batch_that_fits(free, (peak - held) // DEFAULT_BATCH_WINDOWS)
 
-    def _halve_batch(self, error: RuntimeError) -> None:
+    def _halve_batch(self, error: RuntimeError | MemoryError) -> None:
         """Goes on with half the batch after memory ran out; anything else, and a lone window, is an error."""
         if not is_out_of_memory(error) or self.batch_windows == 1:
             raise error
@@ -186,6 +186,6 @@ def _worst_part(difference_BT: Tensor, mse_B: Tensor, num_samples_B: Tensor, fs:
     return torch.where(num_steps_B1[:, 0] > 0, worst_B, mse_B)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a RuntimeError of torch means that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an error means that memory ran out, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from rmsai_ray.archives.packing import content_of
 from rmsai_ray.archives.sources import ArchiveRef
 from rmsai_ray.backfill import fetch
 from rmsai_ray.backfill.fetch import Fetcher
-from rmsai_ray.errors import StorageError
+from rmsai_ray.errors import DeniedError, StorageError
+from rmsai_ray.storage import Store
 from tests.upstream_files import archive_bytes
 
 
@@ -120,3 +123,92 @@ def test_the_oversized_are_not_fetched(fetcher: Callable[..., Any]) -> None:
     (found,) = [fetched for _, fetched in reader.fetch_all([planned("w://a.pack.h5#1.h5", 101)])]
     assert found.error is not None
     assert (found.attempts, found.error.reason, ward.reads) == (0, "oversized", [])
+
+
+def answers(*outcomes: bytes | StorageError) -> Callable[[], bytes]:
+    left = [*outcomes]
+
+    def read() -> bytes:
+        outcome = left.pop(0)
+        if isinstance(outcome, bytes):
+            return outcome
+        raise outcome
+
+    return read
+
+
+def busy() -> StorageError:
+    return StorageError("503 SlowDown")
+
+
+def test_an_unreadable_object_is_given_up_after_pauses_that_grow() -> None:
+    pauses: list[float] = []
+    found = fetch.fetch(answers(*[busy()] * 5), 5, pauses.append)
+    assert (found.content, found.attempts) == (None, 5)
+    assert found.error is not None
+    assert found.error.reason == "storage_error"
+    assert len(pauses) == 4
+    assert all(earlier <= later for earlier, later in itertools.pairwise(pauses))
+    assert pauses[-1] >= 4 * pauses[0] / 2
+
+
+def test_an_object_that_comes_later_is_read() -> None:
+    pauses: list[float] = []
+    found = fetch.fetch(answers(busy(), busy(), b"abc"), 3, pauses.append)
+    assert (found.content, found.attempts, len(pauses)) == (b"abc", 3, 2)
+
+
+def test_pauses_are_capped_and_differ() -> None:
+    for is_denied, longest in ((False, 8.0), (True, 30.0)):
+        late = {fetch.pause_s(50, is_denied=is_denied) for _ in range(50)}
+        assert len(late) > 1, "clients that failed together must not come back together"
+        assert longest / 2 <= min(late) <= max(late) <= longest
+
+
+def test_who_is_denied_waits_longer_and_has_a_reason_of_its_own() -> None:
+    waited: dict[str, list[float]] = {"storage_error": [], "permission_denied": []}
+    for reason, error in (("storage_error", busy()), ("permission_denied", DeniedError("403"))):
+        found = fetch.fetch(answers(*[error] * 4), 4, waited[reason].append)
+        assert found.error is not None
+        assert found.error.reason == reason
+    assert all(denied > transient for denied, transient in zip(*reversed(waited.values()), strict=True)), (
+        waited
+    )
+
+
+def test_a_store_that_denies_is_asked_by_us_and_not_by_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a real server: 403 is not retried by the client, 503 is; then each in its own way by us."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            is_late = len(asked) > 3
+            self.send_response(200 if is_late else 403 if "denied" in self.path else 503)
+            content = b"abc" if is_late else b""
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT")
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    store = Store("s3://ward/archives")
+    found = {}
+    for name in ("denied.h5", "busy.h5"):
+        asked.clear()
+        found[name] = fetch.fetch(lambda name=name: store.get(name), 5, lambda seconds: None)  # type: ignore[misc]
+        assert len(asked) == 4
+    server.shutdown()
+    server.server_close()
+    assert {name: (each.content, each.attempts) for name, each in found.items()} == {
+        "denied.h5": (b"abc", 4),
+        "busy.h5": (b"abc", 1),
+    }

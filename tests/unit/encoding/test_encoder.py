@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +71,49 @@ def test_beats_come_back_as_samples_and_decode_with_the_embedding() -> None:
     y_NT = encoder.reconstruct(encoded.embedding_NE, encoded.beats_N)
     x_NT, _, _ = encoder.bundle.normaliser.apply(signals_NT, np.full(3, 2400), ["ECG2"] * 3)
     np.testing.assert_allclose(((y_NT - x_NT) ** 2).mean(1), encoded.mse_N, rtol=1e-5)
+
+
+class NoRoomError(MemoryError):
+    """As numpy raises it: a kind of its own."""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), NoRoomError()])
+@pytest.mark.parametrize("profile", ["framed-2400x64", "rmsai-140x128"])
+def test_windows_are_halved_when_memory_runs_out_and_no_bit_changes(
+    profile: str, error: MemoryError, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = WindowEncoder(untrained_model(profile))
+    num_samples = encoder.bundle.spec.window_samples
+    x_NT = np.random.default_rng(0).standard_normal((150, num_samples)).astype(np.float32)
+    asked = (x_NT, np.full(150, num_samples, np.int32), ["ECG1", "aVR", "vVX"] * 50)
+    whole = encoder.encode(*asked)
+    normalise, seen = type(encoder.bundle.normaliser).apply, list[int]()
+
+    def scarce(self: Any, x_NT: Any, num_samples_N: Any, leads: Sequence[str]) -> Any:
+        seen.append(len(x_NT))
+        if len(x_NT) > 40:
+            raise error
+        return normalise(self, x_NT, num_samples_N, leads)
+
+    monkeypatch.setattr(type(encoder.bundle.normaliser), "apply", scarce)
+    with caplog.at_level(logging.WARNING):
+        halved = encoder.encode(*asked)
+    assert seen == [150, 75, 37, 38, 75, 37, 38]
+    for name in ("embedding_NE", "mse_N", "mae_N", "worst_mse_N", "offset_N", "scale_N"):
+        np.testing.assert_array_equal(getattr(halved, name), getattr(whole, name))
+    assert all(map(np.array_equal, halved.beats_N, whole.beats_N))
+    assert "memory ran out with 150 windows" in caplog.text
+
+
+def test_windows_that_do_not_fit_at_all_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = WindowEncoder(untrained_model("rmsai-140x128"))
+    calls = []
+
+    def none_left(*_: object) -> None:
+        calls.append(1)
+        raise MemoryError
+
+    monkeypatch.setattr(encoder, "_encode", none_left)
+    with pytest.raises(MemoryError):
+        encoder.encode(np.zeros((1000, 140), np.float32), np.full(1000, 140, np.int32), ["ECG1"] * 1000)
+    assert len(calls) < 10
