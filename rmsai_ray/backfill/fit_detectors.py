@@ -76,8 +76,9 @@ class FitDetectorsConfig:
         return {**options, "model_id": model_id, "max_windows": self.max_windows, "seed": self.seed}
 
 
-def fit_detectors(config: FitDetectorsConfig) -> None:
-    """Reads the normal windows, fits, calibrates on held-out patients, and writes the set and a run record.
+def fit_detectors(config: FitDetectorsConfig) -> str:
+    """Reads the normal windows, fits, calibrates on held-out patients, and writes the set and a run record,
+    whose id it returns.
 
     Raises:
         ConfigError: no such lake or model, or no normal windows in it.
@@ -110,6 +111,7 @@ def fit_detectors(config: FitDetectorsConfig) -> None:
     record.counts = {name: len(part.measured) for name, part in parts.items()}
     record.finish(store, "done")
     print_set(console, fitted, parts, str(folder), config.lake)
+    return run_id
 
 
 def fit_on_ray(

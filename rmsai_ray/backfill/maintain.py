@@ -79,8 +79,8 @@ class MaintainConfig:
         return self.archive or f"{self.lake.rstrip('/')}/archived"
 
 
-def maintain(config: MaintainConfig) -> None:
-    """Settles what is finished, then moves, compacts and cleans up, alone on the lake.
+def maintain(config: MaintainConfig) -> str:
+    """Settles what is finished, then moves, compacts and cleans up, alone on the lake; returns the run's id.
 
     Raises:
         ConfigError: no such lake or model.
@@ -101,6 +101,7 @@ def maintain(config: MaintainConfig) -> None:
         after = count_files(Lake(lake.uri, lake.model_id))
         record.counts |= {"before": _plain(before), "after": _plain(after)}
     print_counts(console, before, after, record.counts)
+    return run_id
 
 
 def _maintain(config: MaintainConfig, lake: Lake, store: Store, confirm: Confirm) -> dict[str, Any]:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 SECRET_VARIABLE = "RMSAI_WEBHOOK_SECRET"
 """Goes into the header ``Authorization: Bearer …``; nothing else ever has it."""
+ADDRESS_VARIABLE = "RMSAI_WEBHOOK_URL"
+"""Where the address may be named instead of in a command line, which everybody sees."""
 TIMEOUT_S = 10.0
 ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S = 4, 0.5, 4.0
 WORTH_ANOTHER_TRY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.errors import ConfigError
-from rmsai_ray.monitoring.delivery import AlertFile, Messenger, Webhook
+from rmsai_ray.monitoring.delivery import ADDRESS_VARIABLE, AlertFile, Messenger, Webhook
 from rmsai_ray.monitoring.drift import DriftLimits
+from rmsai_ray.privacy import WITHHELD
 from rmsai_ray.storage import is_s3, normalise_uri
 
 NO_RESULT = ("date", "again", "demo")
@@ -36,16 +39,17 @@ class AlertBounds:
     resolve_after: int = 1
     """Nights in a row without the condition that end an alert."""
     webhook: str | None = None
-    """http(s) address that gets each change as JSON. RMSAI_WEBHOOK_SECRET in the environment becomes the
-    header Authorization: Bearer …"""
+    """http(s) address that gets each change as JSON. Default: RMSAI_WEBHOOK_URL in the environment, where an
+    address belongs that is a secret itself. RMSAI_WEBHOOK_SECRET there becomes the header Authorization:
+    Bearer …"""
     file: str | None = None
     """Local file that gets each change as a line of JSON."""
 
     def messengers(self) -> list[Messenger]:
         """Whom to tell."""
         found: list[Messenger] = []
-        if self.webhook:
-            found.append(Webhook(url=self.webhook))
+        if url := self.webhook or os.environ.get(ADDRESS_VARIABLE):
+            found.append(Webhook(url=url))
         if self.file:
             found.append(AlertFile(path=Path(self.file)))
         return found
@@ -194,3 +198,14 @@ class NightlyConfig:
     def result_options(self) -> dict[str, Any]:
         """For the run's identity."""
         return {name: value for name, value in asdict(self).items() if name not in NO_RESULT}
+
+    def recorded(self, day: dt.date) -> dict[str, Any]:
+        """For the run record: without the webhook's path, which may be a secret, and where names are to stay
+        outside, without the places of the archives."""
+        found = asdict(self) | {"date": day}
+        if self.alerts.webhook:
+            found["alerts"]["webhook"] = urlsplit(self.alerts.webhook).hostname
+        if self.pseudonymise:
+            found |= {"archives": WITHHELD, "prefix": WITHHELD}
+            found["alerts"]["expect"] = WITHHELD
+        return found

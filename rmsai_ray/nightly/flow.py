@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -32,6 +32,7 @@ from rmsai_ray.nightly.state import (
     time_of,
 )
 from rmsai_ray.nightly.steps import STEPS, Night
+from rmsai_ray.privacy import WITHHELD
 from rmsai_ray.runs import JsonLog, RunRecord, command_line, now
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.lease import Lease
@@ -147,7 +148,7 @@ def _do(night: Night, state: NightState, name: str, run: Any, needs: tuple[str, 
         return told | {"status": "failed", "error": night.failed[name], "seconds": seconds}
     seconds = round(time.perf_counter() - started, 3)
     told |= {"status": "done", "seconds": seconds, "ended": now().isoformat()}
-    told |= {"runs": _runs_since(night.store, began), "result": result}
+    told |= {"runs": [f"runs/{result['run']}/run.json"] if result.get("run") else [], "result": result}
     night.results[name] = result
     if name != "alerts" or not night.failed:  # else what failed may end well next time, and be no alert then
         state.put(name, told)
@@ -164,15 +165,6 @@ def _begin(state: NightState, run_id: str) -> Result:
         begun = {"run_id": run_id, "since": since, "began": now().isoformat()}
         state.put(BEGIN, begun)
     return begun
-
-
-def _runs_since(store: Store, began: Any) -> list[str]:
-    """Keys of the run records that were written since then, other than nights'."""
-    return sorted(
-        info.key
-        for info in store.list("runs")
-        if info.key.endswith("/run.json") and info.modified >= began and "/nightly-" not in info.key
-    )
 
 
 def _add(outcome: Outcome, night: Night) -> None:
@@ -214,9 +206,8 @@ def _alone(store: Store, config: NightlyConfig) -> Iterator[None]:
 
 @contextmanager
 def _recorded(store: Store, config: NightlyConfig, run_id: str, day: date) -> Iterator[RunRecord]:
-    record = RunRecord(
-        run_id=run_id, job="nightly", argv=command_line(), config=asdict(replace(config, date=day))
-    )
+    argv = [command_line()[0], WITHHELD] if config.pseudonymise else command_line()
+    record = RunRecord(run_id=run_id, job="nightly", argv=argv, config=config.recorded(day))
     record.begin(store)
     logs = JsonLog(store, run_id)
     logging.getLogger("rmsai_ray").addHandler(logs)

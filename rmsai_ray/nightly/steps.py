@@ -119,6 +119,7 @@ def backfill_step(night: Night) -> Result:
         figures = night_figures(lake, Slice(since=night.since, until=until))
     return {
         "model_id": night.model_id,
+        "run": night.results["inventory"]["backfill_run"],
         "until": until.isoformat(),
         "too_many_rejects": too_many,
         "figures": figures,
@@ -132,11 +133,12 @@ def detectors(night: Night) -> Result:
     if not config.refit_detectors or night.lake is None:
         return said
     output = Path(config.work) / night.date.isoformat() / "detectors"
-    fit_detectors(FitDetectorsConfig(lake=config.lake, model=night.model_id, output=str(output)))
+    run_id = fit_detectors(FitDetectorsConfig(lake=config.lake, model=night.model_id, output=str(output)))
     version = ModelRegistry(str(config.registry)).register(
         f"{config.name}-detectors", output, alias=CHALLENGER
     )
-    return said | {"fitted": {"name": version.name, "version": version.version, "set_id": version.content_id}}
+    fitted = {"name": version.name, "version": version.version, "set_id": version.content_id}
+    return said | {"fitted": fitted, "run": run_id}
 
 
 def drift(night: Night) -> Result:
@@ -181,7 +183,7 @@ def maintenance(night: Night) -> Result:
     config = night.config
     if not config.maintenance or night.lake is None:
         return {"done": False}
-    maintain(
+    run_id = maintain(
         MaintainConfig(
             lake=config.lake,
             model=night.model_id,
@@ -189,7 +191,7 @@ def maintenance(night: Night) -> Result:
             archive_older_than_months=config.archive_older_than_months,
         )
     )
-    return {"done": True}
+    return {"done": True, "run": run_id}
 
 
 def retrain(night: Night) -> Result:
