@@ -26,6 +26,7 @@ from typing import Any
 import s3fs
 import tyro
 
+from benchmarks._flaky_proxy import Fault, Request, flaky_proxy
 from benchmarks._measure import interleaved, medians, report
 from benchmarks.parsing import idiomatic
 from cluster.local_s3 import local_s3
@@ -36,7 +37,6 @@ from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.archives.sources import open_source
 from rmsai_ray.backfill.fetch import Fetcher
 from rmsai_ray.storage import Store
-from tests.cluster.flaky_proxy import Fault, flaky_proxy
 
 OBJECT_BYTES = 100_000
 BATCH = 500
@@ -157,18 +157,18 @@ def resident(name: str) -> int:
 def against_faults(endpoint: str, uri: str) -> Values:
     """Objects that never came, and whether any was fetched again without need."""
 
-    def choose(path: str, num_before: int) -> Fault:
-        if not path.endswith(".h5"):
+    def choose(request: Request) -> Fault:
+        if not request.path.endswith(".h5"):
             return None
-        dice = zlib.crc32(f"{path}?{num_before}".encode()) % 100 // PERCENT_OF_EACH_FAULT
+        dice = zlib.crc32(f"{request.path}?{request.num_before}".encode()) % 100 // PERCENT_OF_EACH_FAULT
         return {0: "503", 1: "hang", 2: "short"}.get(dice)
 
     with flaky_proxy(endpoint, choose) as proxy:
         os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
         values = in_child(count_failures, uri)
         os.environ["AWS_ENDPOINT_URL"] = endpoint
-        gets = sum(count for path, count in proxy.gets.items() if path.endswith(".h5"))
-        faults = sum(proxy.faults.values())
+        gets = sum(count for (_, path), count in proxy.requests.items() if path.endswith(".h5"))
+        faults = proxy.faults.total() - proxy.faults["none"]
     objects = values.pop("objects")
     return values | {
         "objects fetched through faults": objects,

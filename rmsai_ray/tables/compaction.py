@@ -56,7 +56,7 @@ def compact_parts(
         target_bytes: Parquet bytes of the parts of one name.
     """
     layout = load_layout(store, model_id).only(units)
-    for group in _groups(_containers(store, model_id, layout), target_bytes):
+    for group in _groups(_containers(store, model_id, layout, units), target_bytes):
         layout = _merge(store, model_id, layout, group)
     return layout
 
@@ -74,12 +74,14 @@ def remove_old_versions(vectors: VectorTable, older_than: timedelta) -> None:
     vectors.open().cleanup_old_versions(older_than, error_if_tagged_old_versions=False)
 
 
-def _containers(store: Store, model_id: str, layout: Layout) -> list[Container]:
+def _containers(store: Store, model_id: str, layout: Layout, units: set[str]) -> list[Container]:
+    """The parts of finished units. A worker that outlived its driver may have left others a moment ago."""
+    names = {layout.part_name(unit) for unit in units}
     keys: dict[str, list[str]] = defaultdict(list)
     num_bytes: dict[str, int] = defaultdict(int)
     for info in parts.list_part_infos(store, model_id):
         name = parts.name_of(info.key)
-        if layout.is_visible(name):
+        if name in names:
             keys[name].append(info.key)
             num_bytes[name] += info.size
     found = [Container(name=name, keys=tuple(keys[name]), num_bytes=num_bytes[name]) for name in keys]

@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks._flaky_proxy import Fault, Request, flaky_proxy
 from benchmarks.lake_check import compare, list_objects, read_tables
 from cluster.local_s3 import LocalS3
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.errors import LakeError
 from tests.cluster.conftest import NUM_ARCHIVES, NUM_EVENTS
 from tests.cluster.corpus import NUM_LEADS, only_model, run, simulate
-from tests.cluster.flaky_proxy import Fault, flaky_proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,8 +59,8 @@ def test_unreliable_storage_costs_only_what_never_comes(
     doomed, slow = keys[:2]
     faults: list[Fault] = ["503", "reset", "short", None]
 
-    def choose(path: str, num_before: int) -> Fault:
-        name = path.rpartition("/")[2]
+    def choose(request: Request) -> Fault:
+        name, num_before = request.path.rpartition("/")[2], request.num_before
         if name == doomed:
             return "503"
         if name == slow:
@@ -84,7 +84,7 @@ def test_unreliable_storage_costs_only_what_never_comes(
     assert rows[doomed]["error"].startswith("storage_error: ")
     assert [row["reason"] for row in tables.rejects.to_pylist()] == ["storage_error"]
     assert rows[slow]["attempts"] == 1, "the client itself gives up a silent connection, and tries again"
-    gets = {path.rpartition("/")[2]: count for path, count in proxy.gets.items()}
+    gets = {path.rpartition("/")[2]: count for (_, path), count in proxy.requests.items()}
     for place, key in list(enumerate(keys))[2:]:
         assert gets[key] == (faults.index(None) - place) % len(faults) + 1, "fetched again without need"
     assert gets[slow] == 2
