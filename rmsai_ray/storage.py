@@ -166,19 +166,26 @@ class Store:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every object below the folder ``prefix``, in no particular order; nothing where it is empty."""
-        try:
-            for chunk in obstore.list(self._store, prefix or None, chunk_size=1000):
-                for meta in chunk:
-                    yield ObjectInfo(
-                        key=meta["path"],
-                        size=meta["size"],
-                        etag=_etag(meta),
-                        modified=meta["last_modified"],
-                    )
-        except FileNotFoundError:
-            return
-        except (BaseError, OSError) as error:
-            raise StorageError(f"cannot list {self.child_uri(prefix)}: {_reason(error)}") from error
+        last: str | None = None
+        attempts = left = SHORT_BODIES if is_s3(self.uri) else 1
+        while True:
+            try:
+                for chunk in obstore.list(self._store, prefix or None, offset=last, chunk_size=1000):
+                    for meta in chunk:
+                        last, left = meta["path"], attempts
+                        yield ObjectInfo(
+                            key=meta["path"],
+                            size=meta["size"],
+                            etag=_etag(meta),
+                            modified=meta["last_modified"],
+                        )
+                return
+            except FileNotFoundError:
+                return
+            except (BaseError, OSError) as error:
+                left -= 1  # the client does not ask again for a page that broke off; S3 lists in order
+                if left == 0:
+                    raise StorageError(f"cannot list {self.child_uri(prefix)}: {_reason(error)}") from error
 
     def delete(self, keys: Iterable[str]) -> None:
         """Removes objects; one that is not there is no error."""

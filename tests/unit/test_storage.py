@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,29 @@ def test_local_lakes_need_no_options(tmp_path: Path) -> None:
     filesystem, path = storage.arrow_filesystem(f"file://{tmp_path}")
     assert filesystem.type_name == "local"
     assert path == str(tmp_path)
+
+
+def test_a_listing_that_breaks_off_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, offsets = [f"k{number}" for number in range(5)], list[str | None]()
+    meta = {"size": 1, "e_tag": None, "last_modified": None}
+
+    def breaking(*_: object, offset: str | None, **__: object) -> Iterator[list[dict[str, Any]]]:
+        offsets.append(offset)
+        left = [key for key in keys if offset is None or key > offset]
+        yield [{"path": key, **meta} for key in left[:2]]
+        if len(left) > 2:
+            raise GenericError("error getting list response body")
+
+    monkeypatch.setattr(storage.obstore, "list", breaking)
+    assert [info.key for info in Store("s3://bucket/lake").list()] == keys
+    assert offsets == [None, "k1", "k3"]
+
+
+def test_a_listing_that_breaks_off_again_and_again_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> Iterator[list[dict[str, Any]]]:
+        raise GenericError("error getting list response body")
+        yield []
+
+    monkeypatch.setattr(storage.obstore, "list", broken)
+    with pytest.raises(StorageError, match="cannot list s3://bucket/lake"):
+        list(Store("s3://bucket/lake").list())
