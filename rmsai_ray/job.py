@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import ray
 import tyro
 from ray._private import ray_constants
+from ray._private.state import state as global_state
 from rich.console import Console
 
-from rmsai_ray.compute import Cluster
+from rmsai_ray.compute import Cluster, Node
 from rmsai_ray.errors import AlertsRaisedError, ConfigError, LakeHeldError, RejectLimitError, RmsaiError
 from rmsai_ray.exposure import refuse_open_ray
 from rmsai_ray.scrubbing import has_credentials, scrub, secrets_shown_by_ray
@@ -52,7 +53,8 @@ def run(
     try:
         refuse_shown_secrets(argv)
         config = parse(config_type, presets=presets, argv=argv)
-        flow(config)
+        with stopping_on_sigterm():  # while the plan is made as well as in mid-run
+            flow(config)
     except ConfigError as error:
         console.print(f"[bold red]Configuration:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_BAD_CONFIG
@@ -122,8 +124,7 @@ def ray_session(*, num_cpus: int | None = None) -> Iterator[Cluster]:
     try:
         with stopping_on_sigterm():  # after ray.init, which installs a handler of its own
             refuse_open_ray(ray.get_runtime_context().gcs_address)
-            have = ray.cluster_resources()
-            yield Cluster(num_cpus=have.get("CPU", 0.0), num_gpus=have.get("GPU", 0.0))
+            yield _look_at_cluster()
     finally:
         if owned:
             ray.shutdown()
@@ -148,6 +149,27 @@ def given_cluster() -> Iterator[None]:
     """
     with ray_session() if os.environ.get("RAY_ADDRESS") else nullcontext():
         yield
+
+
+def _look_at_cluster() -> Cluster:
+    nodes = tuple(
+        Node(
+            node_id=node["NodeID"],
+            num_cpus=node["Resources"].get("CPU", 0.0),
+            num_gpus=node["Resources"].get("GPU", 0.0),
+            pool=node["Labels"].get("pool", ""),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+    most = global_state.get_max_resources_from_cluster_config() or {}  # None without an autoscaler
+    return Cluster(
+        num_cpus=sum(node.num_cpus for node in nodes),
+        num_gpus=sum(node.num_gpus for node in nodes),
+        nodes=nodes,
+        most_cpus=most.get("CPU", 0),
+        most_gpus=most.get("GPU", 0),
+    )
 
 
 def _start_ray(num_cpus: int | None) -> None:
@@ -175,6 +197,7 @@ def _start_ray(num_cpus: int | None) -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signum, signal.SIG_IGN)  # what follows is the way out; nothing must interrupt it
     raise StopRequested
 
 

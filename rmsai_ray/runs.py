@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rmsai_ray import __version__, lineage
+from rmsai_ray import REVISION, __version__, lineage
 from rmsai_ray.errors import StorageError
 from rmsai_ray.lineage import Written
 from rmsai_ray.scrubbing import scrub_values
@@ -169,7 +169,13 @@ def versions() -> dict[str, str]:
 
 @cache
 def code_version() -> str:
-    """``<version>+<git revision>``, ``.dirty`` where the checkout differs; outside of git the version."""
+    """``<version>+<git revision>``, ``.dirty`` where the checkout differs.
+
+    Of a copy that ``git archive`` packed, the revision that it was packed from; otherwise outside of git the
+    version alone.
+    """
+    if not REVISION.startswith("$"):
+        return f"{__version__}+{REVISION[:12]}"
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

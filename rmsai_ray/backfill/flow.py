@@ -27,7 +27,7 @@ from rmsai_ray.backfill.watch import watch
 from rmsai_ray.backfill.written import written_tables
 from rmsai_ray.compute import Cluster, plan_stages
 from rmsai_ray.errors import RejectLimitError
-from rmsai_ray.job import given_cluster, ray_session
+from rmsai_ray.job import StopRequested, given_cluster, ray_session
 from rmsai_ray.metrics import METER
 from rmsai_ray.models.profiles import DEFAULT_PROFILE
 from rmsai_ray.privacy import WITHHELD, describe_error, quiet_errors
@@ -166,6 +166,9 @@ def recorded(run: Run, summary: Summary) -> Iterator[RunRecord]:
     try:
         yield record
         status = "done"
+    except (StopRequested, KeyboardInterrupt) as reason:
+        status, error = "stopped", repr(reason)
+        raise
     except BaseException as reason:
         error = describe_error(reason, quiet=run.config.pseudonymise)
         raise

@@ -16,6 +16,7 @@ from rmsai_ray.signals.leads import LEADS
 from rmsai_ray.tables.blocks import UnitTables
 
 STAGES = ("read", "encode", "write")
+ADDED_UP = ("archives", "counts", "windows_by", "anomalies_by", "rejects", "seconds", "num_bytes", "nodes")
 SHOWN_CONDITIONS = 12
 BY_LIBRARY = "read by HDF5's library"
 """Bytes of archives that are laid out so that only the library can read them."""
@@ -37,6 +38,7 @@ def unit_report(unit: UnitTables, seconds: dict[str, float], num_bytes: dict[str
         "num_bytes": num_bytes,
         "unit_id": unit.unit_id,
         "retries": sum(max(0, row["attempts"] - 1) for row in unit.archives),
+        "nodes": [f"{stage}\t{node}" for stage, node in unit.nodes.items()],
     }
 
 
@@ -53,12 +55,14 @@ class Summary:
     seconds: Counter[str] = field(default_factory=Counter)
     """Worker seconds by stage."""
     num_bytes: Counter[str] = field(default_factory=Counter)
+    nodes: Counter[str] = field(default_factory=Counter)
+    """``stage<TAB>node id`` → units."""
     num_units: int = 0
 
     def add(self, report: dict[str, Any]) -> None:
         """Adds the report of one unit."""
         self.num_units += 1
-        for name in ("archives", "counts", "windows_by", "anomalies_by", "rejects", "seconds", "num_bytes"):
+        for name in ADDED_UP:
             getattr(self, name).update(report[name])
 
     @property
@@ -74,7 +78,16 @@ class Summary:
             "rejects": dict(self.rejects),
             "bytes": dict(self.num_bytes),
             "units": self.num_units,
+            "units_by_node": self._units_by_node(),
         }
+
+    def _units_by_node(self) -> dict[str, dict[str, int]]:
+        """Stage → node id → units."""
+        found: dict[str, dict[str, int]] = {}
+        for key, count in self.nodes.items():
+            stage, _, node = key.partition("\t")
+            found.setdefault(stage, {})[node] = count
+        return found
 
 
 def print_summary(

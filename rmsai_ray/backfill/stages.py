@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import ray
 
 from rmsai_ray.backfill.plan import Unit
 from rmsai_ray.backfill.read import ReadTask, UnitReader, unit_from_json
@@ -105,6 +106,7 @@ class UnitWriter:
             before_record=lambda entry: log.write(unit.lines),
             epoch=task.epoch,
         )
+        unit = passed(unit, "write")
         return json.dumps(unit_report(unit, entry.seconds, entry.num_bytes))
 
 
@@ -125,7 +127,8 @@ class ProcessUnits:
 
     def _process(self, unit: Unit) -> str:
         with self._log.unit(unit.unit_id), quiet_errors(self._is_quiet):
-            return self._writer.write(self._scorer.score(self._reader.read(unit)), self._log)
+            read = passed(self._reader.read(unit), "read")
+            return self._writer.write(passed(self._scorer.score(read), "encode"), self._log)
 
 
 class ReadUnits:
@@ -141,7 +144,7 @@ class ReadUnits:
 
     def _read(self, unit: Unit) -> UnitTables:
         with self._log.unit(unit.unit_id):
-            return self._reader.read(unit)
+            return passed(self._reader.read(unit), "read")
 
 
 class EncodeWindows:
@@ -156,7 +159,7 @@ class EncodeWindows:
 
     def _score(self, unit: UnitTables) -> UnitTables:
         with self._log.unit(unit.unit_id):
-            return self._scorer.score(unit)
+            return passed(self._scorer.score(unit), "encode")
 
 
 class WriteUnits:
@@ -172,3 +175,10 @@ class WriteUnits:
     def _write(self, unit: UnitTables) -> str:
         with self._log.unit(unit.unit_id):
             return self._writer.write(unit, self._log)
+
+
+def passed(unit: UnitTables, stage: str) -> UnitTables:
+    """The unit, which now also tells on which node it went through the stage; outside of Ray on none."""
+    if not ray.is_initialized():
+        return unit
+    return replace(unit, nodes={**unit.nodes, stage: ray.get_runtime_context().get_node_id()})

@@ -15,12 +15,14 @@ import pyarrow as pa
 UNIT_BLOCK = pa.schema(
     [
         pa.field("unit_id", pa.string()),
-        pa.field("facts", pa.string()),  # JSON: archive rows, seconds, bytes, log lines
+        pa.field("facts", pa.string()),  # JSON: archive rows, seconds, bytes, nodes, log lines
         pa.field("windows", pa.large_binary()),  # Arrow IPC
         pa.field("events", pa.large_binary()),
         pa.field("rejects", pa.large_binary()),
     ]
 )
+
+FACTS = ("archives", "seconds", "num_bytes", "nodes", "lines")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +38,14 @@ class UnitTables:
     seconds: dict[str, float]
     """Time spent so far, by stage."""
     num_bytes: dict[str, int]
+    nodes: dict[str, str] = field(default_factory=dict)
+    """Where it was worked on so far: stage → node id."""
     lines: list[dict[str, Any]] = field(default_factory=list)
     """One for each archive, for the log."""
 
     def to_block(self) -> pa.Table:
         """One row of :data:`UNIT_BLOCK`."""
-        facts = {name: getattr(self, name) for name in ("archives", "seconds", "num_bytes", "lines")}
+        facts = {name: getattr(self, name) for name in FACTS}
         return pa.table(
             {
                 "unit_id": [self.unit_id],

@@ -14,6 +14,8 @@ from packaging.utils import canonicalize_name
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.runtime_env import RuntimeEnv
 
+from rmsai_ray.compute import ENCODERS_ONLY
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -40,6 +42,32 @@ def test_ray_refuses_a_misspelt_key(cluster_config: dict[str, Any]) -> None:
     cluster_config["max_worker"] = 3
     with pytest.raises(jsonschema.ValidationError, match="max_worker"):
         validate_config(prepare_config(cluster_config))
+
+
+def test_readers_and_encoders_are_spot_nodes_of_their_own(cluster_config: dict[str, Any]) -> None:
+    types = cluster_config["available_node_types"]
+    assert types["cpu_spot"]["min_workers"] >= 1, "a run that finds no core is refused"
+    assert types["gpu_spot"]["labels"]["pool"] == ENCODERS_ONLY
+    for name in ("cpu_spot", "gpu_spot"):
+        assert types[name]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+        assert types[name]["max_workers"] <= cluster_config["max_workers"]
+    assert all("IamInstanceProfile" in each["node_config"] for each in types.values())
+    assert cluster_config["idle_timeout_minutes"] > 0
+    assert any("requirements.lock" in command for command in cluster_config["setup_commands"])
+
+
+def test_ray_accepts_the_file_for_machines_of_ones_own() -> None:
+    config = yaml.safe_load((ROOT / "cluster/ray_cluster.local.yaml").read_text())
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    [node_type] = prepared["available_node_types"].values()
+    assert node_type["max_workers"] == len(config["provider"]["worker_ips"]) == config["max_workers"]
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert "RAY_AUTH_MODE=token ray start" in config[key][-1]
+    config["available_node_types"] = {}
+    config["provider"].pop("type")
+    with pytest.raises((jsonschema.ValidationError, KeyError)):
+        validate_config(config)
 
 
 def test_nothing_runs_on_the_head_and_every_node_asks_for_a_token(cluster_config: dict[str, Any]) -> None:

@@ -110,9 +110,11 @@ def test_a_bad_value_is_refused_before_the_flow_starts(capsys: pytest.CaptureFix
 
 def test_sigterm_stops_the_driver_and_the_old_handler_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(job.ray, "cluster_resources", lambda: {"CPU": 2.0})
     nobody_listens_there = SimpleNamespace(gcs_address="127.0.0.1:1")
     monkeypatch.setattr(job.ray, "get_runtime_context", lambda: nobody_listens_there)
+    node = {"NodeID": "a", "Alive": True, "Labels": {}, "Resources": {"CPU": 2.0}}
+    monkeypatch.setattr(job.ray, "nodes", lambda: [node, {**node, "Alive": False}])
+    monkeypatch.setattr(job.global_state, "get_max_resources_from_cluster_config", lambda: None)
     before = signal.getsignal(signal.SIGTERM)
     with job.ray_session() as cluster:
         assert (cluster.num_cpus, cluster.num_gpus) == (2.0, 0.0)

@@ -102,6 +102,7 @@ def test_reports_add_up() -> None:
         "rejects": {"corrupt": 2},
         "bytes": {"read": 2**21, "parquet": 2**20},
         "units": 2,
+        "units_by_node": {},
     }
 
 
