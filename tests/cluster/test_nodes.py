@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -37,8 +36,6 @@ READ_S = 0.6
 COUNTED = ("runs_total", "archives_total", "events_total", "windows_total", "units_total", "bytes_total")
 JOB = ("python", "jobs/backfill.py")
 RUNTIME_ENV = "cluster/runtime_env.yaml"
-STOP_S = 10
-"""That a stop takes here, whenever the driver ends."""
 
 AROUND_A_GPU = """
 import json, sys
@@ -107,7 +104,7 @@ def test_nodes_come_and_go_and_nothing_is_lost(
     entrypoint = ("--", *JOB, "--archives", site.archives, "--lake", lake.uri)
     code = packed_code(tmp_path)
 
-    packed = ("--runtime-env", str(impatient(tmp_path)), "--working-dir", str(code))
+    packed = ("--runtime-env", RUNTIME_ENV, "--working-dir", str(code))
     submitted = head.job(
         "submit", *packed, "--no-wait", "--submission-id", "first", *entrypoint, "--unit-bytes", "1"
     )
@@ -204,16 +201,6 @@ def packed_code(folder: Path) -> Path:
     command = ["git", "archive", "--format=zip", f"--output={packed}", "HEAD", "rmsai_ray", "jobs"]
     subprocess.run(command, cwd=ROOT, check=True)
     return packed
-
-
-def impatient(folder: Path) -> Path:
-    """The runtime environment of operators, with a shorter stop."""
-    stop = re.compile(r'(RAY_JOB_STOP_WAIT_TIME_S): "\d+"')
-    content, found = stop.subn(rf'\1: "{STOP_S}"', (ROOT / RUNTIME_ENV).read_text())
-    assert found == 1
-    changed = folder / "runtime_env.yaml"
-    changed.write_text(content)
-    return changed
 
 
 def head_revision() -> str:
