@@ -16,6 +16,7 @@ _NAMES_NOBODY = """
     lake model registry profile leads threshold_profile false_alarm_rate detectors detector verdict_rule
     validation tail pseudonymise dry_run validate_only watch max_reject_fraction retry_quarantined attempts
     max_archive_bytes archive_memory_mib archive_seconds unit_bytes num_encoders num_gpus batch_windows demo
+    settle_s min_free_bytes
 """
 NAMES_NOBODY = frozenset(_NAMES_NOBODY.split())
 """Options that a run's record keeps beside pseudonyms. The others name archives, months or days."""
