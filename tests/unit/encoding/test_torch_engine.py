@@ -12,18 +12,19 @@ from rmsai_ray.models.base import EcgAutoencoder
 from rmsai_ray.models.checkpoint import untrained_model
 
 GIBIBYTE = 1 << 30
+SCARCE = (RuntimeError("not enough memory: you tried"), torch.OutOfMemoryError("CUDA"), MemoryError())
 
 
 class Greedy(EcgAutoencoder):
     """Its embedding is the window's mean; runs out of memory above a number of rows."""
 
-    def __init__(self, most_rows: int, message: str = "not enough memory: you tried to allocate") -> None:
+    def __init__(self, most_rows: int, error: Exception) -> None:
         super().__init__(window_samples=40, embedding_dim=1)
-        self.most_rows, self.message, self.seen = most_rows, message, list[int]()
+        self.most_rows, self.error, self.seen = most_rows, error, list[int]()
 
     def _encode(self, x_BT: Tensor, beats_BT: Tensor) -> Tensor:
         if len(x_BT) > self.most_rows:
-            raise RuntimeError(self.message)
+            raise self.error
         self.seen.append(len(x_BT))
         return x_BT.mean(1, keepdim=True)
 
@@ -42,8 +43,9 @@ def test_batches_come_back_in_order() -> None:
     assert len(parts.beats_N) == 70
 
 
-def test_batches_halve_when_memory_runs_out(caplog: pytest.LogCaptureFixture) -> None:
-    network = Greedy(most_rows=40)
+@pytest.mark.parametrize("error", SCARCE, ids=lambda error: type(error).__name__)
+def test_batches_halve_when_memory_runs_out(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    network = Greedy(most_rows=40, error=error)
     engine = TorchEngine(network, 200.0, batch_windows=128)
     x_NT = np.arange(100, dtype=np.float32)[:, None] * np.ones((1, 40), np.float32)
     found = engine.measure(x_NT, np.full(100, 40, np.int32))
@@ -54,7 +56,7 @@ def test_batches_halve_when_memory_runs_out(caplog: pytest.LogCaptureFixture) ->
 
 @pytest.mark.parametrize(("most_rows", "message"), [(0, "not enough memory"), (50, "another problem")])
 def test_other_errors_and_a_window_that_does_not_fit_are_errors(most_rows: int, message: str) -> None:
-    engine = TorchEngine(Greedy(most_rows, message), 200.0)
+    engine = TorchEngine(Greedy(most_rows, RuntimeError(message)), 200.0)
     with pytest.raises(RuntimeError, match=message):
         engine.measure(np.zeros((100, 40), np.float32), np.full(100, 40, np.int32))
 
