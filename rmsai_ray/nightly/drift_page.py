@@ -31,9 +31,7 @@ def drift_section(report: dict[str, Any], energy_bound: float) -> Section:
             str(row["num_patients"]),
             "drift" if row["is_drift"] else "",
         )
-        for row in sorted(
-            report["features"], key=lambda row: (row["p_value"], -(row["psi"] or row["energy"]))
-        )
+        for row in sorted(report["features"], key=_unlikely_first)
     ]
     header = ("feature", "PSI", "KS", "energy", "chance", "p", "patients", "")
     picture = Picture(

@@ -7,12 +7,15 @@ import os
 import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rmsai_ray.errors import AlertsRaisedError
 from rmsai_ray.models.checkpoint import load_model
+from rmsai_ray.nightly.drift import DriftConfig, check
 from rmsai_ray.registry import ModelRegistry
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.alerts import read_alerts
@@ -110,3 +113,11 @@ def test_demo(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "Nothing to do" in again.stdout
     assert times(home) == before
+
+    # The drift check alone says the same of the third day's rows.
+    border = said(lake, DAYS[1], "backfill")["until"]
+    with pytest.raises(AlertsRaisedError, match="have drifted") as raised:
+        check(DriftConfig(lake=str(lake), since=datetime.fromisoformat(border)))
+    assert raised.value.is_critical
+    [found] = [json.loads(path.read_text()) for path in lake.glob("runs/drift-*/drift.json")]
+    assert found["drifted"] == said(lake, DAYS[2], "drift")["report"]["drifted"]

@@ -11,7 +11,9 @@ import pytest
 from rmsai_ray.monitoring.features import Slice
 from rmsai_ray.nightly import retraining
 from rmsai_ray.nightly.config import AlertBounds, NightlyConfig, Retraining
+from rmsai_ray.nightly.drift_page import drift_section
 from rmsai_ray.nightly.findings import findings_of
+from rmsai_ray.nightly.pages import Page, as_html, as_markdown
 from rmsai_ray.nightly.retraining import Occasion, consider
 from rmsai_ray.nightly.state import NightState
 from rmsai_ray.registry import CHAMPION, ModelRegistry
@@ -128,3 +130,22 @@ def test_rates_and_quarantine() -> None:
     figures["rates"] = {"all": rate(0.9, patients=2)}
     found = findings_of({"backfill": {"figures": figures, "model_id": "m"}}, {}, AlertBounds())
     assert [one.kind for one in found] == ["failed_step", "quarantine_rate"]  # too few patients for a rate
+
+
+def test_a_page_of_drift_where_nothing_differs() -> None:
+    row = {"ks": 0.0, "chance": 0.1, "p_value": 1.0, "num_patients": 9, "is_drift": False}
+    report = {
+        "detail": "no feature of 2 has drifted",
+        "features": [
+            {**row, "feature": "<b>", "psi": 0.0, "energy": None},
+            {**row, "feature": "embedding", "psi": None, "ks": None, "energy": 0.0},
+        ],
+        "num_recent_patients": 9,
+        "num_reference_patients": 9,
+        "reference": {"source": "a test"},
+        "left_out": {"Temp": "2 patients have it"},
+    }
+    page = Page(title="Drift", verdict="quiet", tone="quiet", sections=[drift_section(report, 0.1)])
+    assert "Not compared: Temp: 2 patients have it." in as_markdown(page)
+    assert "&lt;b&gt;" in as_html(page)
+    assert "<b>" not in as_html(page)
