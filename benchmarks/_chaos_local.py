@@ -44,7 +44,7 @@ def disk(stage: Stage, dice: random.Random) -> RoundResult:
             filler = folder / "filler"
             free = dice.randrange(20_000, 300_000)
             _fill(filler, free)
-            driver = stage.backfill(lake)
+            driver = stage.backfill(lake, "--min-free-bytes", "0")  # into the wall, not up to it
             code = driver.wait(RUN_TIMEOUT_S)
             filler.unlink()
             result.note("disk-full" if code else "", check_visible(lake))
