@@ -16,11 +16,13 @@ import tyro
 from ray._private import ray_constants
 from ray._private.state import state as global_state
 from rich.console import Console
+from rich.text import Text
 
 from rmsai_ray.compute import Cluster, Node
 from rmsai_ray.errors import AlertsRaisedError, ConfigError, LakeHeldError, RejectLimitError, RmsaiError
 from rmsai_ray.exposure import refuse_open_ray
 from rmsai_ray.scrubbing import has_credentials, scrub, secrets_shown_by_ray
+from rmsai_ray.terminal import printable
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_TOO_MANY_REJECTS, EXIT_LAKE_HELD = 0, 1, 2, 3, 4
 EXIT_ALERTS, EXIT_CRITICAL_ALERTS = 5, 6
@@ -56,19 +58,19 @@ def run(
         with stopping_on_sigterm():  # while the plan is made as well as in mid-run
             flow(config)
     except ConfigError as error:
-        console.print(f"[bold red]Configuration:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
+        _say(console, "Configuration", error)
         return EXIT_BAD_CONFIG
     except RejectLimitError as error:
-        console.print(f"[bold red]Too many rejects:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
+        _say(console, "Too many rejects", error)
         return EXIT_TOO_MANY_REJECTS
     except LakeHeldError as error:
-        console.print(f"[bold red]Held:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
+        _say(console, "Held", error)
         return EXIT_LAKE_HELD
     except AlertsRaisedError as error:
-        console.print(f"[bold red]Alert:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
+        _say(console, "Alert", error)
         return EXIT_CRITICAL_ALERTS if error.is_critical else EXIT_ALERTS
     except RmsaiError as error:
-        console.print(f"[bold red]Failed:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
+        _say(console, "Failed", error)
         return EXIT_FAILED
     except (StopRequested, KeyboardInterrupt):
         console.print("Stopped. Finished units are kept; the same command goes on from here.")
@@ -78,6 +80,12 @@ def run(
         log.exception("the job failed")
         return EXIT_FAILED
     return EXIT_DONE
+
+
+def _say(console: Console, what: str, error: Exception) -> None:
+    """An error may quote what an archive holds: nothing of it is markup, or obeyed by the terminal."""
+    line = Text.assemble((f"{what}:", "bold red"), " ", printable(scrub(str(error)), keep="\n"))
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def refuse_shown_secrets(argv: Sequence[str]) -> None:

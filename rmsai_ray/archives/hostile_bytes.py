@@ -160,7 +160,7 @@ def _lookup3(content: bytes) -> int:
     a, b, c = ((before + more) & mask for before, more in zip((a, b, c), last, strict=True))
     for by in (14, 11, 25, 16, 4, 14, 24):
         a, b, c = b, ((c ^ b) - rotate(b, by)) & mask, a
-    return b
+    return int(b)
 
 
 BYTES: Final[Kinds] = {

@@ -23,7 +23,7 @@ EVENT, ECG, LEAD = "event_1001", "event_1001/ecg", "event_1001/ecg/ECG2"
 EXTRAS = "event_1001/vitals/HR/extras"
 SQL: Final = "PT'; DROP TABLE windows; --"
 SHELL: Final = "PT$(touch /tmp/owned)`id`;&|<>"
-MARKUP: Final = "PT[bold red]x[/][link=file:///etc/passwd]y[/link]"
+MARKUP: Final = "PT[/red][bold red]x[/][/][link=file:///etc/passwd]y[/link]"
 FORMAT: Final = "PT{0.__class__}%s%n%(x)s${HOME}"
 ESCAPES: Final = "PT\x1b]0;owned\x07\x1b[2J\r\n\x00"
 TRAVERSAL: Final = "../../../../tmp/owned"
@@ -168,7 +168,7 @@ def _names(file: h5py.File) -> None:
 
 
 def _texts(file: h5py.File) -> None:
-    file[EVENT].attrs["condition"] = MARKUP
+    file[EVENT].attrs["condition"] = MARKUP + "\x1b[2J"
     file[EVENT].attrs["uuid"] = SQL
     file[f"{EVENT}/vitals/HR/units"][...] = FORMAT
 

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from rmsai_ray.signals.leads import LEADS
 from rmsai_ray.tables.blocks import UnitTables
+from rmsai_ray.terminal import printable
 
 STAGES = ("read", "encode", "write")
 ADDED_UP = ("archives", "counts", "windows_by", "anomalies_by", "rejects", "seconds", "num_bytes", "nodes")
@@ -156,7 +158,9 @@ def _matrix(summary: Summary) -> Table:
     if len(by_condition) > SHOWN_CONDITIONS:
         table.caption = f"the {SHOWN_CONDITIONS} most frequent of {len(by_condition)} conditions"
     for condition, _ in by_condition.most_common(SHOWN_CONDITIONS):
-        table.add_row(condition, *(_share(summary, f"{condition}\t{lead}") for lead in leads))
+        table.add_row(
+            Text(printable(condition)), *(_share(summary, f"{condition}\t{lead}") for lead in leads)
+        )
     return table
 
 

@@ -21,6 +21,7 @@ from rmsai_ray.compute import FEEDER_CPUS
 from rmsai_ray.errors import ArchiveError, RejectLimitError
 from rmsai_ray.job import ray_session
 from rmsai_ray.privacy import Pseudonymiser, quiet_errors
+from rmsai_ray.terminal import printable
 
 ARCHIVES_PER_TASK = 64
 
@@ -91,7 +92,7 @@ def _print(config: BackfillConfig, pseudonyms: Pseudonymiser | None, console: Co
             for row in judged.iter_rows():
                 statuses.append(row["status"])
                 console.print(
-                    f"{row['status']:<9}{row['uri']}  {row['reasons']}",
+                    printable(f"{row['status']:<9}{row['uri']}  {row['reasons']}"),
                     highlight=False,
                     soft_wrap=True,
                     markup=False,

@@ -12,6 +12,7 @@ from rmsai_ray.cli.commands import Command
 from rmsai_ray.cli.output import write
 from rmsai_ray.errors import ConfigError, RmsaiError
 from rmsai_ray.scrubbing import scrub
+from rmsai_ray.terminal import printable
 
 DESCRIPTION = "Asks a lake of embeddings, scores and events. Every answer is about one model."
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(answer, as_json=command.json, csv=command.csv)
         sys.stdout.flush()
     except RmsaiError as error:
-        sys.stderr.write(scrub(f"rmsai: {error}\n"))
+        sys.stderr.write(printable(scrub(f"rmsai: {error}\n"), keep="\n"))
         return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # the reader had enough, e.g. `rmsai … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rmsai_ray.errors import StorageError
+from rmsai_ray.terminal import printable
 
 MAX_TERMINAL_ROWS = 200
 PIPE_WIDTH = 240
@@ -116,12 +117,12 @@ def _write_tables(answer: Answer) -> None:
 
 
 def _table(title: str, frame: pd.DataFrame) -> Table:
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for name, kind in frame.dtypes.items():
         is_number = pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
         table.add_column(Text(str(name)), justify="right" if is_number else "left", overflow="fold")
     for row in frame.head(MAX_TERMINAL_ROWS).itertuples(index=False):
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text(printable(_cell(value))) for value in row))
     return table
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import reduce
 from typing import Any
 
-from lancedb.expr import Expr, col, lit
+from lancedb.expr import lit
 
+from rmsai_ray.errors import ConfigError
 from rmsai_ray.signals.leads import select_leads
 
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -67,10 +67,9 @@ class WindowFilter:
         clauses = [_clause(name) for name in given]
         return " AND ".join(clauses) or "true", given
 
-    def lance(self) -> Expr | None:
-        """The same condition as a LanceDB expression; None where everything is asked for."""
-        terms = [_term(name, value) for name, value in self._given().items()]
-        return reduce(lambda a, b: a & b, terms) if terms else None
+    def lance(self) -> str | None:
+        """The same condition for LanceDB; None where everything is asked for."""
+        return " AND ".join(_term(name, value) for name, value in self._given().items()) or None
 
     def _given(self) -> dict[str, Any]:
         named = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -84,18 +83,25 @@ def _clause(name: str) -> str:
     return f"{column} {comparison} ${name}"
 
 
-def _term(name: str, value: Any) -> Expr:
+def _term(name: str, value: Any) -> str:
     column, comparison = COLUMNS[name]
-    match comparison:
-        case "contains":
-            return col(column).lower().contains(value.lower())
-        case ">=":
-            return col(column) >= lit(value)
-        case "<=":
-            return col(column) <= lit(value)
-        case "<":
-            return col(column) < lit(value)
-        case "!=":
-            return col(column) != lit(value)
-        case _:
-            return col(column) == lit(value)
+    if comparison == "contains":
+        return f"contains(lower(`{column}`), {quoted(value.lower())})"
+    written = quoted(value) if isinstance(value, str) else lit(value).to_sql()
+    return f"`{column}` {comparison} {written}"
+
+
+def quoted(text: str) -> str:
+    r"""The text as a literal of LanceDB's SQL, where a backslash is a character as any other.
+
+    LanceDB's own expressions do not double a quote that follows a backslash or a quote, so that ``\' OR 1=1``
+    would end the literal.
+
+    Raises:
+        ConfigError: it cannot be written down.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("filter", text, "is no text", "Give characters, not halves of them.") from error
+    return "'" + text.replace("'", "''") + "'"

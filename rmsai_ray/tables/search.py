@@ -79,7 +79,7 @@ def similar(
     how = {"use_index": False} if note is None else {"nprobes": note.probes * ceil(k / MEASURED_K)}
     found = dataset.to_table(
         columns=[*COLUMNS, "_distance"],
-        filter=None if condition is None else condition.to_sql(),
+        filter=condition,
         prefilter=True,
         nearest={"column": COLUMN, "q": query, "k": wanted, "metric": METRIC, **how},
     )

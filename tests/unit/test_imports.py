@@ -16,6 +16,7 @@ LAYERS = {
     "errors": FOUNDATION,
     "plugins": FOUNDATION,
     "ids": FOUNDATION,
+    "terminal": FOUNDATION,
     "storage": FOUNDATION,
     "scrubbing": FOUNDATION,
     "revisions": FOUNDATION,
