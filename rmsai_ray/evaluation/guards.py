@@ -52,9 +52,10 @@ def check_disjoint(parts: Mapping[str, Collection[str]]) -> None:
 
 
 def seen_patients(facts: Mapping[str, Any]) -> set[str] | None:
-    """Patients that trained a checkpoint or chose its weights; None where it does not tell."""
+    """Patients that trained a checkpoint or chose its weights; None where it does not tell, or tells them by
+    pseudonyms, as the copy in a pseudonymised lake does."""
     splits = facts.get("splits")
-    if not isinstance(splits, Mapping) or "train" not in splits:
+    if not isinstance(splits, Mapping) or "train" not in splits or facts.get("pseudonyms"):
         return None
     return {patient for part in ("train", "validation") for patient in splits.get(part, ())}
 

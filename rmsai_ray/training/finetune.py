@@ -58,8 +58,17 @@ def freeze(network: nn.Module, prefixes: Sequence[str]) -> None:
 
 
 def lineage(parent: ModelBundle) -> list[dict[str, Any]]:
-    """The ancestors of a model's child, the oldest first: who they are, and which patients they knew."""
+    """The ancestors of a model's child, the oldest first: who they are, and which patients they knew.
+
+    Raises:
+        ConfigError: the parent is a pseudonymised lake's copy, which does not name those that it knew.
+    """
     facts = parent.facts
+    if facts.get("pseudonyms"):
+        rule = "names the patients that trained it by pseudonyms, so that nobody can keep them apart"
+        raise ConfigError(
+            "model", parent.model_id, rule, "Start from the checkpoint, not from a lake's copy."
+        )
     own = {"model_id": parent.model_id, "data_hash": facts.get("data_hash"), "splits": facts.get("splits")}
     return [*facts.get("lineage", ()), own]
 

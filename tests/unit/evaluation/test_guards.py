@@ -54,6 +54,13 @@ def test_a_model_that_has_seen_a_test_patient_is_refused() -> None:
             check_unseen("m", facts, True, ["c", seen])
 
 
+def test_pseudonyms_do_not_say_whom_a_model_has_seen() -> None:
+    facts = {"splits": {"train": ["P00"]}, "pseudonyms": "0123456789abcdef"}
+    assert seen_patients(facts) is None
+    with pytest.raises(ConfigError, match="does not say which patients"):
+        check_unseen("m", facts, True, ["PT1"])
+
+
 def test_a_model_that_does_not_say_whom_it_has_seen_is_refused() -> None:
     assert seen_patients({}) is None
     with pytest.raises(ConfigError, match="does not say"):

@@ -31,6 +31,13 @@ def test_freezing_nothing_known_or_everything_is_refused() -> None:
         freeze(network(), ("encoder", "head"))
 
 
+def test_a_copy_that_names_nobody_has_no_children() -> None:
+    model = untrained_model("framed-2400x64", seed=0)
+    model.facts.update({"splits": {"train": ["P00"]}, "pseudonyms": "0123456789abcdef"})
+    with pytest.raises(ConfigError, match="by pseudonyms"):
+        lineage(model)
+
+
 def test_the_youngest_ancestor_comes_last() -> None:
     model = untrained_model("rmsai-140x128")
     (first,) = lineage(model)
