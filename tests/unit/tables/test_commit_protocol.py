@@ -44,7 +44,7 @@ CONTENTS = "xyzw"
 BROKEN = "!"
 RUNS = ("backfill-1", "backfill-2")
 """Two sets of options."""
-EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "12"))
 Step = Callable[[], object]
 
 kinds = st.sampled_from(
@@ -52,6 +52,9 @@ kinds = st.sampled_from(
      "delete_rows", "publish", "publish", "replace archives/", "replace archives/", "delete ledger/",
      "delete windows/", "put runs/lease/"]
 )  # fmt: skip
+
+
+uploads = st.tuples(st.sampled_from(URIS), st.sampled_from([*CONTENTS, BROKEN]))
 
 
 class Died(BaseException):
@@ -199,20 +202,24 @@ class CommitProtocol(RuleBasedStateMachine):
         for uri, content in zip(URIS, contents, strict=True):
             self.upload(uri, content)
 
-    @rule(uri=st.sampled_from(URIS), content=st.sampled_from([*CONTENTS, BROKEN]))
     def upload(self, uri: str, content: str) -> None:
         self._num_uploads += 1
         self._there[uri] = content, self._num_uploads
         self._settled = None
 
     @rule(
+        changed=st.lists(uploads, min_size=1, max_size=3),
         run=st.sampled_from(RUNS),
         kind=kinds,
-        left=st.sampled_from([0, 0, 1, 2]),
+        left=st.sampled_from([0, 0, 0, 1]),
         strike=st.sampled_from(["before", "after", "lost", "asleep", "asleep"]),
         rival=st.sampled_from(["run", "late worker", "compaction"]),
     )
-    def backfill(self, run: str, kind: str, left: int, strike: str, rival: str) -> None:
+    def backfill(
+        self, changed: list[tuple[str, str]], run: str, kind: str, left: int, strike: str, rival: str
+    ) -> None:
+        for uri, content in changed:
+            self.upload(uri, content)
         rivals: dict[str, Step] = {
             "run": lambda: self._backfill(RUNS[0]),
             "late worker": self._late_worker,
