@@ -84,7 +84,10 @@ def due_nights(store: Store, last: date, *, most: int) -> list[date]:
 def results_before(store: Store, night: str, step: str, *, most: int) -> dict[str, Result]:
     """What a step said in the latest nights before this one, in order."""
     names = sorted(name for name, steps in finished_steps(store).items() if name < night and step in steps)
-    return {name: NightState(store=store, night=name).find(step) or {} for name in names[-most:]}
+    return {
+        name: NightState(store=store, night=name).find(step) or {}
+        for name in names[max(0, len(names) - most) :]
+    }
 
 
 def time_of(text: str | None) -> datetime | None:

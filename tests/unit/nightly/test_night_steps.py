@@ -13,7 +13,7 @@ from rmsai_ray.errors import AlertsRaisedError, ConfigError, LakeError, RejectLi
 from rmsai_ray.nightly import flow
 from rmsai_ray.nightly.config import NightlyConfig, Retraining
 from rmsai_ray.nightly.flow import Outcome, nightly, run_night
-from rmsai_ray.nightly.state import NightState, due_nights
+from rmsai_ray.nightly.state import NightState, due_nights, results_before
 from rmsai_ray.nightly.steps import Night, Step, alerts
 from rmsai_ray.storage import Store
 from rmsai_ray.tables.alerts import read_alerts
@@ -157,6 +157,15 @@ def test_missed_nights_are_due(tmp_path: Path) -> None:
     assert due_nights(store, DAY, most=7) == [date(2026, 9, 30), date(2026, 10, 1), date(2026, 10, 2), DAY]
     assert due_nights(store, DAY, most=2) == [date(2026, 10, 2), DAY]
     assert due_nights(store, date(2026, 9, 29), most=7) == []
+
+
+def test_the_latest_nights_before_one(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for day in (1, 2, 3):
+        NightState(store=store, night=f"2026-10-0{day}").put("backfill", {"day": day})
+    assert list(results_before(store, "2026-10-03", "backfill", most=9)) == ["2026-10-01", "2026-10-02"]
+    assert results_before(store, "2026-10-03", "backfill", most=1) == {"2026-10-02": {"day": 2}}
+    assert results_before(store, "2026-10-03", "backfill", most=0) == {}
 
 
 def test_one_night_at_a_time(tmp_path: Path) -> None:
