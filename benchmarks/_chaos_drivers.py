@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ class Nursery:
         self._listener.start()
 
     def start(
-        self, job: str, *argv: str, tweaks: Mapping[str, float] | None = None, shift_s: float = 0.0
+        self, job: str, *argv: str, tweaks: Mapping[str, float] | None = None, path: Path | None = None
     ) -> Driver:
         """Starts ``jobs/<job>.py``.
 
@@ -94,7 +93,8 @@ class Nursery:
             argv: its options.
             tweaks: values of ``rmsai_ray`` that are otherwise, e.g. ``tables.lease.WATCH_S``: waits that this
                 driver need not sit through.
-            shift_s: how far ahead its clock is.
+            path: a folder that Python looks into first, e.g. for a ``sitecustomize.py``; the driver then
+                starts from the beginning.
         """
         number = next(self._numbers)
         driver = Driver(job, self._folder / f"driver-{number}.log")
@@ -105,7 +105,7 @@ class Nursery:
             "argv": argv,
             "log": str(driver.log),
             "tweaks": tweaks or {},
-            "shift_s": shift_s,
+            "path": str(path or ""),
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -182,8 +182,9 @@ def _become(request: dict[str, Any]) -> None:
             module, _, attribute = name.rpartition(".")
             setattr(sys.modules[f"rmsai_ray.{module}"], attribute, value)
         script = ROOT / "jobs" / f"{request['job']}.py"
-        if request["shift_s"]:
-            _shift_clock(request["shift_s"])
+        if request["path"]:
+            environment = {**os.environ, "PYTHONPATH": f"{request['path']}:{ROOT}"}
+            os.execve(sys.executable, [sys.executable, str(script), *request["argv"]], environment)
         sys.argv = [str(script), *request["argv"]]
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
@@ -192,15 +193,6 @@ def _become(request: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _shift_clock(seconds: float) -> None:
-    """Moves Python's wall clock, for whatever the package and its libraries ask for the time."""
-    clock, now = time.time, sys.modules["rmsai_ray.runs"].now
-    time.time = lambda: clock() + seconds
-    for module in list(sys.modules.values()):
-        if getattr(module, "now", None) is now:
-            module.now = lambda: now() + timedelta(seconds=seconds)  # type: ignore[attr-defined]
 
 
 def _tell(**news: int) -> None:
