@@ -36,6 +36,8 @@ UNKNOWN_PERIOD: Final = "unknown"
 PERIOD: Final = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 MIDDLE_OF_MONTH: Final = 15
 WITHHELD: Final = "(withheld: --pseudonymise)"
+_ABOUT_A_KEY: Final = re.compile(rf"{ENVIRONMENT_VARIABLE}='{re.escape(WITHHELD)}': [ -~]{{1,300}}")
+"""What is wrong with a key, as :func:`_bad_key` says it; it quotes nothing."""
 SPEAKS_OF_OPTIONS_ALONE: Final = (ConfigError, LakeError, RejectLimitError)
 """Errors whose text has nothing from an archive in it."""
 
@@ -188,6 +190,9 @@ def describe_error(error: BaseException, *, quiet: bool) -> str:
 
 
 def _describe(error: BaseException) -> str:
+    complaint = _ABOUT_A_KEY.search(str(error))
+    if complaint:  # of a worker, inside an error of Ray's
+        return complaint[0]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place} {WITHHELD}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ import ray
 
 from rmsai_ray.backfill.config import BackfillConfig
 from rmsai_ray.cli import main as rmsai
-from rmsai_ray.privacy import ENVIRONMENT_VARIABLE, WITHHELD, parse_key
+from rmsai_ray.privacy import ENVIRONMENT_VARIABLE, WITHHELD, QuietError, parse_key
 from rmsai_ray.tables.lake import open_lake
 from rmsai_ray.tables.queries import stats
-from tests.cluster.corpus import run
+from tests.cluster.corpus import run, simulate
 from tests.planted import NUM_PATIENTS, files, plant, searchable
 
 
@@ -55,6 +56,15 @@ def test_nothing_that_names_a_patient_comes_through(
     missed = {word: where for word, where in plants.kept.items() if word not in found}
     assert len(missed) <= 0.02 * len(plants.kept), missed
     assert len(found) >= 200
+
+
+def test_workers_without_the_driver_s_key_end_the_run(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archives = simulate(str(tmp_path / "archives"), 1, 1)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, secrets.token_hex(32))
+    with pytest.raises(QuietError, match="Give every node the same key"):
+        run(BackfillConfig(archives=archives.uri, lake=str(tmp_path / "lake"), pseudonymise=True))
 
 
 QUESTIONS = (

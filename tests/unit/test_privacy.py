@@ -135,6 +135,13 @@ def test_quiet_errors_tell_kind_and_place() -> None:
     assert "PT1234" not in str(caught.value)
     assert caught.value.__suppress_context__
     assert "PT1234" not in describe_error(ValueError("PT1234"), quiet=True)
+    with pytest.raises(ConfigError) as complaint:
+        parse_key("")
+    with pytest.raises(QuietError, match="is not set") as caught, quiet_errors(True):
+        raise RuntimeError(
+            f"an actor died of PT1234\nrmsai_ray.errors.ConfigError: {complaint.value}\nPT1234"
+        )
+    assert str(caught.value) == str(complaint.value)
     with pytest.raises(RejectLimitError, match="5 of 6"), quiet_errors(True):
         raise RejectLimitError("5 of 6")
     with pytest.raises(KeyError, match="PT1234"), quiet_errors(False):
