@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,45 @@ def test_a_lake_that_is_held_has_an_exit_code_of_its_own(tmp_path: Path) -> None
         done = backfill("--archives", "in", "--lake", "out", cwd=tmp_path)
     assert done.returncode == 4
     assert "is held by run backfill-of-somebody" in done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_a_watching_backfill_takes_what_comes_and_ends_with_sigterm(tmp_path: Path) -> None:
+    printed = tmp_path / "printed"
+    (tmp_path / "in").mkdir()
+
+    def bring(number: int) -> None:
+        name, content = simulate_archive(number, 1, seed=1)
+        (tmp_path / "in" / name).write_bytes(content)
+
+    def wait_for(num_summaries: int) -> None:
+        deadline = time.monotonic() + 280
+        while printed.read_text().count("rmsai stats --lake") < num_summaries:
+            assert process.poll() is None, printed.read_text()
+            assert time.monotonic() < deadline, printed.read_text()
+            time.sleep(0.1)
+
+    bring(0)
+    where = ("--archives", "in", "--lake", "out", "--detectors", "none")
+    with printed.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "jobs/backfill.py", *where, "--watch", "1", "--settle-s", "0.2"],
+            cwd=tmp_path,
+            env=os.environ | {"COLUMNS": "200"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_for(1)
+        bring(1)
+        wait_for(2)
+        time.sleep(0.5)  # it waits now
+        process.terminate()
+        assert process.wait(timeout=60) == 0, printed.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    done = open_lake(str(tmp_path / "out")).rows("SELECT status FROM archives")
+    assert done == [{"status": "committed"}] * 2
+    (record,) = (tmp_path / "out/runs").glob("*/run.json")
+    assert [each["status"] for each in json.loads(record.read_text())["invocations"]] == ["done", "done"]
