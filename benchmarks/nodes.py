@@ -75,10 +75,10 @@ def main(options: Options) -> None:
     found: dict[tuple[int, int], dict[str, Any]] = {}
     for nodes in options.nodes:
         with cluster_of(nodes) as address:
-            idle = alone(drive, address, 0, nodes)
+            idle = alone(drive, address, 0)
             rows[f"{nodes} nodes, nothing to do: MiB"] = idle["peak_mib"]
             for archives in options.archives:
-                each = found[nodes, archives] = alone(drive, address, archives, nodes)
+                each = found[nodes, archives] = alone(drive, address, archives)
                 each["added_mib"] = each["peak_mib"] - idle["peak_mib"]
                 for name, value in each.items():
                     rows[f"{nodes} nodes, {archives:,} archives: {name}"] = value
@@ -104,7 +104,7 @@ def alone(step: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any
         return pool.submit(step, *arguments).result()
 
 
-def drive(address: str, num_archives: int, num_nodes: int) -> dict[str, Any]:
+def drive(address: str, num_archives: int) -> dict[str, Any]:
     """A driver: lists, plans and schedules; its seconds, CPU seconds and largest memory."""
     import_driver()
     pipeline = import_module("rmsai_ray.backfill.pipeline")
@@ -113,6 +113,7 @@ def drive(address: str, num_archives: int, num_nodes: int) -> dict[str, Any]:
     pipeline.ProcessUnits = import_module("benchmarks.nodes").CountUnits  # not __main__'s, for the workers
     os.environ["RAY_ADDRESS"] = address
     seconds: dict[str, float] = {}
+    job.show_logs()
     with job.ray_session() as cluster:
         before = time.process_time()
         started = time.perf_counter()
@@ -180,12 +181,10 @@ def raylet(*arguments: str) -> Iterator[None]:
                 time.sleep(0.2)
             yield
         finally:
-            for member in [
-                *psutil.Process(process.pid).children(recursive=True),
-                psutil.Process(process.pid),
-            ]:
-                member.kill()
-            process.wait()
+            if process.poll() is None:
+                for member in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    member.kill()
+                process.wait()
 
 
 if __name__ == "__main__":
