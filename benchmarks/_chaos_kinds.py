@@ -199,8 +199,12 @@ def foreign(stage: Stage, dice: random.Random) -> RoundResult:
 
     def sleep() -> bool:
         """What the sleeper has just sent arrives after another run has taken the lake and ended."""
+        sleeper.kill(signal.SIGSTOP)
         _move_claim(lake)
-        return stage.backfill(lake, tweaks=quick).wait(RUN_TIMEOUT_S) == 0
+        heir = stage.backfill(lake, tweaks=quick)
+        if heir.wait(RUN_TIMEOUT_S) != 0:
+            result.wrong(f"the run that took the lake ended with {heir.exit_code}: {heir.output()}")
+        return sleeper.kill(signal.SIGCONT)
 
     kind = dice.choice(("driver-publish", "driver-fold"))
     trigger = _trigger(dice, kind, sleep, is_after=False, loses=False)
@@ -208,7 +212,7 @@ def foreign(stage: Stage, dice: random.Random) -> RoundResult:
         result.note(f"asleep ({kind})", check_visible(lake))
     stage.count("dead-claim", kills=0)
     result.struck.append("dead-claim")
-    if sleeper.wait(RUN_TIMEOUT_S) == 0:
+    if sleeper.wait(RUN_TIMEOUT_S) == 0 and trigger.struck.is_set():
         result.wrong(f"a run that had lost the lake did not notice: {sleeper.output()}")
     stage.finish(lake)
     return result.compared(stage, lake)

@@ -16,24 +16,6 @@ DISK_BYTES = 64 << 20
 NUM_FILLINGS = 2
 HOURS = (5, -7, 30)
 
-SHIFTED = """
-import datetime, time
-
-SHIFT_S = {shift_s}
-_time, _now = time.time, datetime.datetime.now
-
-
-class Shifted(datetime.datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return cls.fromtimestamp(_now().timestamp() + SHIFT_S, tz)
-
-
-time.time = lambda: _time() + SHIFT_S
-datetime.datetime = Shifted
-"""
-"""A ``sitecustomize.py``: Python's clock of a whole process, without a word in the program."""
-
 
 def disk(stage: Stage, dice: random.Random) -> RoundResult:
     """A lake in a folder whose disk is full, more than once, and then is not."""
@@ -87,10 +69,7 @@ def clocks(stage: Stage, dice: random.Random) -> RoundResult:
     result = RoundResult()
     lake = stage.write_lake(str(stage.folder / f"clocks-{dice.randrange(1 << 30)}"), stage.base)
     for number, hours in enumerate(dice.sample(HOURS, 2)):
-        path = stage.folder / f"clock{hours:+}"
-        path.mkdir(exist_ok=True)
-        (path / "sitecustomize.py").write_text(SHIFTED.format(shift_s=hours * 3600))
-        driver = stage.backfill(lake, path=path)
+        driver = stage.backfill(lake, shift_s=hours * 3600.0)
         _wait_for_unit(driver, lake)
         struck = driver.kill()
         driver.wait(RUN_TIMEOUT_S)

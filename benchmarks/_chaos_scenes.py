@@ -157,12 +157,12 @@ class Stage:
         return uri
 
     def backfill(
-        self, lake: str, *options: str, tweaks: dict[str, float] | None = None, path: Path | None = None
+        self, lake: str, *options: str, tweaks: dict[str, float] | None = None, shift_s: float = 0.0
     ) -> Driver:
         """Starts one."""
         given = ("--archives", self.archives, "--lake", lake, "--unit-bytes", str(UNIT_BYTES))
         given += ("--max-reject-fraction", "0.5")
-        return self.nursery.start("backfill", *given, *options, tweaks=tweaks, path=path)
+        return self.nursery.start("backfill", *given, *options, tweaks=tweaks, shift_s=shift_s)
 
     def maintain(self, lake: str) -> Driver:
         """Starts a compaction."""

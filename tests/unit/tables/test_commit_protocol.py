@@ -47,6 +47,15 @@ RUNS = ("backfill-1", "backfill-2")
 EXAMPLES = int(os.environ.get("RMSAI_EXAMPLES", "12"))
 Step = Callable[[], object]
 
+kinds = st.sampled_from(
+    ["create runs/lease/", "put windows/", "create ledger/", "replace windows/", "replace ledger/",
+     "delete_rows", "publish", "publish", "replace archives/", "replace archives/", "delete ledger/",
+     "delete windows/", "put runs/lease/"]
+)  # fmt: skip
+
+
+uploads = st.tuples(st.sampled_from(URIS), st.sampled_from([*CONTENTS, BROKEN]))
+
 
 class Died(BaseException):
     """What SIGKILL is to a process."""
@@ -56,21 +65,23 @@ class Writes:
     """Strikes at one of the writes to come."""
 
     def __init__(self) -> None:
-        self.left, self.strike = -1, ""
+        self.kind, self.left, self.strike = "", 0, ""
         self.meanwhile: Step = lambda: None
 
-    def arm(self, left: int, strike: str, meanwhile: Step = lambda: None) -> None:
-        """The write after ``left`` others is struck."""
-        self.left, self.strike, self.meanwhile = left, strike, meanwhile
+    def arm(self, kind: str, left: int, strike: str, meanwhile: Step) -> None:
+        """The write of a kind after ``left`` others of it is struck."""
+        self.kind, self.left, self.strike, self.meanwhile = kind, left + 1, strike, meanwhile
 
     def disarm(self) -> None:
-        self.left = -1
+        self.left = 0
 
-    def do(self, write: Step, again: Step) -> Any:
+    def do(self, name: str, write: Step, again: Step) -> Any:
         """One write: as it is, or with a death before or after it, an answer that is lost, so that the client
         sends it again, or a long sleep before it."""
+        if self.left == 0 or not name.startswith(self.kind):
+            return write()
         self.left -= 1
-        if self.left != -1:
+        if self.left > 0:
             return write()
         if self.strike == "before":
             raise Died
@@ -94,24 +105,34 @@ class MemoryLake(Store):
         self._writes = writes
 
     def put(self, key: str, content: bytes) -> None:
-        self._writes.do(lambda: super(MemoryLake, self).put(key, content), lambda: self._put(key, content))
+        self._writes.do(
+            f"put {key}",
+            lambda: super(MemoryLake, self).put(key, content),
+            lambda: self._put(key, content),
+        )
 
     def create(self, key: str, content: bytes) -> bool:
         done = self._writes.do(
-            lambda: super(MemoryLake, self).create(key, content), lambda: self._put(key, content, "create")
+            f"create {key}",
+            lambda: super(MemoryLake, self).create(key, content),
+            lambda: self._put(key, content, "create"),
         )
         return bool(done)
 
     def replace(self, key: str, content: bytes, etag: str) -> str | None:
         mode = {"e_tag": etag} if etag else "create"
         return self._writes.do(  # type: ignore[no-any-return]
+            f"replace {key}",
             lambda: super(MemoryLake, self).replace(key, content, etag),
             lambda: self._put(key, content, mode),
         )
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._writes.do(lambda k=key: super(MemoryLake, self).delete([k]), lambda: None)  # type: ignore[misc]
+            self._delete_one(key)
+
+    def _delete_one(self, key: str) -> None:
+        self._writes.do(f"delete {key}", lambda: super(MemoryLake, self).delete([key]), lambda: None)
 
     def _put(self, key: str, content: bytes, mode: Any = "overwrite") -> None:
         obstore.put(self._store, key, content, mode=mode)
@@ -139,7 +160,7 @@ class Vectors(VectorTable):
                     raise CommitConflictError("version taken")
                 return commit(*arguments, **options)
 
-            return self._writes.do(then, first)
+            return self._writes.do("publish", then, first)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lance.LanceDataset, "commit", struck)
@@ -149,7 +170,7 @@ class Vectors(VectorTable):
         def delete() -> None:
             super(Vectors, self).delete_rows(archives_by_unit)
 
-        self._writes.do(delete, delete)
+        self._writes.do("delete_rows", delete, delete)
 
 
 class CommitProtocol(RuleBasedStateMachine):
@@ -181,29 +202,37 @@ class CommitProtocol(RuleBasedStateMachine):
         for uri, content in zip(URIS, contents, strict=True):
             self.upload(uri, content)
 
-    @rule(uri=st.sampled_from(URIS), content=st.sampled_from([*CONTENTS, BROKEN]))
     def upload(self, uri: str, content: str) -> None:
         self._num_uploads += 1
         self._there[uri] = content, self._num_uploads
         self._settled = None
 
     @rule(
+        changed=st.lists(uploads, min_size=1, max_size=3),
         run=st.sampled_from(RUNS),
-        left=st.integers(0, 30),
+        kind=kinds,
+        left=st.sampled_from([0, 0, 0, 1]),
         strike=st.sampled_from(["before", "after", "lost", "asleep", "asleep"]),
         rival=st.sampled_from(["run", "late worker", "compaction"]),
     )
-    def backfill(self, run: str, left: int, strike: str, rival: str) -> None:
+    def backfill(
+        self, changed: list[tuple[str, str]], run: str, kind: str, left: int, strike: str, rival: str
+    ) -> None:
+        for uri, content in changed:
+            self.upload(uri, content)
         rivals: dict[str, Step] = {
             "run": lambda: self._backfill(RUNS[0]),
             "late worker": self._late_worker,
             "compaction": self._compact,
         }
-        self._strike(left, strike, rivals[rival], lambda: self._backfill(run))
+        self._strike(kind, left, strike, rivals[rival], lambda: self._backfill(run))
 
-    @rule(left=st.integers(0, 15), strike=st.sampled_from(["before", "after", "lost", "asleep"]))
-    def compact(self, left: int, strike: str) -> None:
-        self._strike(left, strike, lambda: self._backfill(RUNS[1]), self._compact)
+    @rule(
+        kind=st.sampled_from(["create windows/", "replace archives/", "delete windows/", "publish"]),
+        strike=st.sampled_from(["before", "after", "lost", "asleep"]),
+    )
+    def compact(self, kind: str, strike: str) -> None:
+        self._strike(kind, 0, strike, lambda: self._backfill(RUNS[1]), self._compact)
 
     @rule()
     def late_worker(self) -> None:
@@ -223,7 +252,7 @@ class CommitProtocol(RuleBasedStateMachine):
         if self._settled is not None:
             self._check_settled(self._settled)
 
-    def _strike(self, left: int, strike: str, meanwhile: Step, work: Step) -> None:
+    def _strike(self, kind: str, left: int, strike: str, meanwhile: Step, work: Step) -> None:
         """Does some work; while it is asleep its claim counts as dead, and something else happens."""
         self._settled = None
 
@@ -231,7 +260,7 @@ class CommitProtocol(RuleBasedStateMachine):
             self._bury()
             meanwhile()
 
-        self._writes.arm(left, strike, while_asleep)
+        self._writes.arm(kind, left, strike, while_asleep)
         with suppress(Died, LakeError):
             work()
         self._writes.disarm()
@@ -372,7 +401,7 @@ class CommitProtocol(RuleBasedStateMachine):
 TestCommitProtocol = CommitProtocol.TestCase
 TestCommitProtocol.settings = settings(
     max_examples=EXAMPLES,
-    stateful_step_count=6,
+    stateful_step_count=5,
     deadline=None,
     phases=(Phase.generate,) if "RMSAI_EXAMPLES" not in os.environ else (Phase.generate, Phase.shrink),
     derandomize="RMSAI_EXAMPLES" not in os.environ,
