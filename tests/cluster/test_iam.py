@@ -6,11 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import s3fs
 
@@ -32,6 +35,7 @@ PLACES = {
     "elsewhere": "elsewhere",
 }
 ROW = re.compile(r"^\| ([a-z' ]+) \| (\S+) \| (yes|no) \| (yes|no) \| (yes|no) \| (yes|no) \|$", re.MULTILINE)
+PLANTED = {"RMSAI_WEBHOOK_TOKEN": "planted-token-1", "SOME_PASSWORD": "planted-password-2"}
 COLUMNS = ("reader", "writer", "maintainer", "analyst")
 
 WORK = """
@@ -86,12 +90,17 @@ def test_every_call_of_the_table_is_answered_as_it_says(server: LocalS3) -> None
     assert not wrong, "\n".join(wrong)
 
 
-def test_each_role_can_do_its_work(server: LocalS3, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.timeout(600)
+def test_roles_can_do_their_work_and_show_no_secret(
+    server: LocalS3, capsys: pytest.CaptureFixture[str]
+) -> None:
     owner, archives = client(server), PLACES["archives"]
     for patient in range(3):
         put(owner, f"archives/PT{patient}.h5", simulate_archive(patient, 1, seed=3)[1])
-    with worker(server.as_role("backfill")) as backfill:
-        backfill()
+    role = server.as_role("backfill")
+    secrets = {role.secret_key, os.environ["RAY_AUTH_TOKEN"], *PLANTED.values()}
+    with worker(role) as work:
+        work.backfill()
         with acting_as(server):
             [model_id] = list_models(LAKE)
             lake = Store(LAKE)
@@ -104,9 +113,16 @@ def test_each_role_can_do_its_work(server: LocalS3, capsys: pytest.CaptureFixtur
                 lake.put(key, b"of a killed run")
         put(owner, "archives/PT0.h5", simulate_archive(0, 2, seed=4)[1])
         owner("copy_object", **at("archives/copy-of-PT1.h5"), CopySource=f"{archives}/PT1.h5")
-        backfill()
+        work.backfill()
+        assert not leaks(
+            secrets, {"said": "".join(work.said).encode(), **command_lines(work.pid, server.pid)}
+        )
+        assert not leaks(secrets, {str(path): path.read_bytes() for path in work.log_files()})
     with acting_as(server):
-        assert not set(orphans) & {info.key for info in lake.list()}
+        written = {info.key: lake.get(info.key) for info in lake.list()}
+    assert not set(orphans) & written.keys()
+    assert any(key.endswith("/run.json") for key in written)
+    assert not leaks(secrets, written)
 
     with acting_as(server.as_role("maintainer")):
         before = open_lake(LAKE).rows("SELECT count(*) AS n FROM windows")
@@ -229,37 +245,65 @@ CALLS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A process with a Ray of its own that backfills, with nothing but a role's credentials."""
+
+    process: subprocess.Popen[str]
+    ray_folder: Path
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def backfill(self) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            self.said.append(line)
+            if line == "backfilled\n":
+                return
+        pytest.fail(f"the backfill failed: {''.join(self.said)[-3000:]}")
+
+    def log_files(self) -> list[Path]:
+        """What Ray wrote: logs of the driver, of workers and of its own processes."""
+        found = [path for path in self.ray_folder.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert any(path.name.startswith("worker-") for path in found)
+        return found
+
+
 @contextmanager
-def worker(role: LocalS3) -> Iterator[Callable[[], None]]:
-    """A process with a Ray of its own that backfills, each time it is told to, with nothing but a role's
-    credentials."""
-    command = [sys.executable, "-c", WORK, ARCHIVES, LAKE]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ | role.env(),
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
-        to_it, from_it = process.stdin, process.stdout
-        assert to_it
-        assert from_it
+def worker(role: LocalS3) -> Iterator[Worker]:
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORK, ARCHIVES, LAKE],
+            cwd=ROOT,
+            env=os.environ | role.env() | PLANTED | {"RAY_TMPDIR": folder},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        with process:
+            yield Worker(process=process, ray_folder=Path(folder))
 
-        def backfill() -> None:
-            to_it.write("go\n")
-            to_it.flush()
-            said = []
-            for line in from_it:
-                said.append(line)
-                if line == "backfilled\n":
-                    return
-            pytest.fail(f"the backfill failed: {''.join(said)[-3000:]}")
 
-        yield backfill
-        to_it.close()
-        process.wait()
+def command_lines(*pids: int) -> dict[str, bytes]:
+    """What ``ps`` shows of processes and their descendants."""
+    family = [each for pid in pids for each in (psutil.Process(pid), *psutil.Process(pid).children(True))]
+    found = {}
+    for each in family:
+        with suppress(psutil.NoSuchProcess):
+            found[f"process {each.pid}"] = " ".join(each.cmdline()).encode()
+    return found
+
+
+def leaks(secrets: Iterable[str], texts: Mapping[str, bytes]) -> list[str]:
+    """Names of the texts that hold a secret."""
+    return [name for name, text in texts.items() if any(secret.encode() in text for secret in secrets)]
 
 
 @contextmanager
