@@ -18,6 +18,9 @@ MOST_EXPANSION: Final = 64
 FREE_ALLOWANCE: Final = 64 * MEBIBYTE
 """Decoded bytes that any file may have, however small."""
 
+GROUPS_BETWEEN_LOOKS: Final = 8
+LONG_TEXT: Final = 1 << 14
+
 _JSON_BYTES: Final = {",": 40, ":": 40, "[": 100, "{": 240}
 """No more bytes of Python objects than these come of each such character of a JSON text."""
 _MEMBER_BYTES: Final = 250
@@ -67,6 +70,7 @@ class Budget:
         "_honest_left",
         "_members_left",
         "_rates",
+        "_ticks",
         "limits",
         "used",
     )
@@ -79,6 +83,7 @@ class Budget:
         self._members_left = limits.members
         self._attributes_left = limits.attributes
         self._rates: set[float] = set()
+        self._ticks = 0
         self._clock_end_s = time.thread_time() + limits.seconds
 
     def charge(self, num_bytes: int, where: str) -> None:
@@ -103,6 +108,8 @@ class Budget:
 
     def charge_json(self, content: str, where: str) -> int:
         """Before a JSON text is parsed; returns what it was charged, which is more than it can become."""
+        if len(content) > LONG_TEXT:
+            self._look()
         num_bytes = _TEXT_BYTES * len(content)
         for character, each in _JSON_BYTES.items():
             num_bytes += each * content.count(character)
@@ -115,6 +122,12 @@ class Budget:
         Raises:
             ArchiveError: too_slow.
         """
+        self._ticks += 1
+        if self._ticks % GROUPS_BETWEEN_LOOKS != 1:
+            return  # the clock costs as much as a group
+        self._look()
+
+    def _look(self) -> None:
         if time.thread_time() > self._clock_end_s:
             raise ArchiveError("too_slow", f"reading it takes more than {self.limits.seconds:g} s")
 
