@@ -102,7 +102,7 @@ def test_nodes_come_and_go_and_nothing_is_lost(
 ) -> None:
     head, lake = site.head, Store(f"{s3_uri}/lake")
     entrypoint = ("--", *JOB, "--archives", site.archives, "--lake", lake.uri)
-    code = packed_code(tmp_path)
+    code, revision = packed_code(tmp_path), head_revision()
 
     packed = ("--runtime-env", RUNTIME_ENV, "--working-dir", str(code))
     submitted = head.job(
@@ -121,7 +121,7 @@ def test_nodes_come_and_go_and_nothing_is_lost(
     assert "first" in head.job("logs", "first").stdout  # the last lines come after the record, or never
     stopped = record(lake)
     assert stopped["status"] == "stopped"
-    assert stopped["code_version"].endswith(head_revision()[:12])
+    assert stopped["code_version"].endswith(revision[:12])
     assert len(stopped["counts"]["units_by_node"]["write"]) == 2, "one of the nodes did nothing"
     assert not any("lease" in path for path in unsettled_objects(lake.uri))
     assert len(finished_units(lake)) < NUM_ARCHIVES
