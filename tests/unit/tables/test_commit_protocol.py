@@ -49,7 +49,7 @@ Step = Callable[[], object]
 
 kinds = st.sampled_from(
     ["create runs/lease/", "put windows/", "create ledger/", "replace windows/", "replace ledger/",
-     "delete_rows", "publish", "publish", "replace archives/", "replace archives/", "delete ledger/",
+     "delete_rows", *["publish"] * 4, *["replace archives/"] * 4, "delete ledger/",
      "delete windows/", "put runs/lease/"]
 )  # fmt: skip
 
@@ -212,8 +212,8 @@ class CommitProtocol(RuleBasedStateMachine):
         run=st.sampled_from(RUNS),
         kind=kinds,
         left=st.sampled_from([0, 0, 0, 1]),
-        strike=st.sampled_from(["before", "after", "lost", "asleep", "asleep"]),
-        rival=st.sampled_from(["run", "late worker", "compaction"]),
+        strike=st.sampled_from(["before", "after", "lost", "asleep", "asleep", "asleep"]),
+        rival=st.sampled_from(["run", "run", "run", "late worker", "compaction"]),
     )
     def backfill(
         self, changed: list[tuple[str, str]], run: str, kind: str, left: int, strike: str, rival: str
@@ -408,3 +408,14 @@ TestCommitProtocol.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     print_blob=True,
 )
+
+
+@pytest.mark.parametrize("kind", ["publish", "replace archives/", "delete_rows", "delete ledger/"])
+def test_who_sleeps_in_a_commit_while_another_run_ends_changes_nothing(kind: str) -> None:
+    history = CommitProtocol()
+    history.fill(["x", "y", "z", "x"])
+    history.undisturbed(RUNS[0])
+    history.backfill([("a", "w")], RUNS[0], kind, 0, "asleep", "run")
+    history._check_visible()
+    history._check_settled(RUNS[0])
+    history.teardown()
