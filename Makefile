@@ -10,7 +10,7 @@ $(BIN)/rmsai stats --lake s3://demo/lake
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-unit test-cluster test-jobs check format bench chaos lock clean
+.PHONY: help demo demo-s3 demo-nightly test test-unit test-cluster test-jobs check audit format bench chaos fuzz lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: $(STAMP)  ## real ECG -> embeddings, scores and tables in demo/, on a loca
 demo-s3: $(STAMP)  ## the same from s3:// to s3://, against an S3 server on loopback
 	$(BIN)/python -m cluster.local_s3 sh -ec '$(DEMO_S3)'
 
+demo-nightly: $(STAMP)  ## three nights of a simulated ward; the third raises an alert
+	$(BIN)/python jobs/nightly.py demo; code=$$?; [ $$code = 0 ] || [ $$code = 6 ]
+
 test: test-unit test-cluster test-jobs  ## every test
 
 test-unit: $(STAMP)  ## without Ray, seconds
@@ -38,10 +41,14 @@ test-cluster: $(STAMP)  ## a real Ray and a real S3 server, minutes
 test-jobs: $(STAMP)  ## the demo preset of every job, minutes
 	$(PYTEST) tests/jobs
 
-check: $(STAMP)  ## lint, format and types
+check: $(STAMP)  ## lint, format, types, and known weaknesses of the pinned packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m cluster.audit
+
+audit: $(STAMP)  ## known weaknesses of the pinned packages, where an advisory service answers
+	$(BIN)/python -m cluster.audit
 
 format: $(STAMP)  ## repair what lint and format can repair
 	$(BIN)/ruff check --fix .
@@ -50,8 +57,11 @@ format: $(STAMP)  ## repair what lint and format can repair
 bench: $(STAMP)  ## every benchmark, half an hour, and one table of what was reached and aimed at
 	$(BIN)/python -m benchmarks.everything
 
-chaos: $(STAMP)  ## kills backfills at 20 points and compares what the reruns leave with an undisturbed run
-	$(BIN)/python -m benchmarks.kills
+chaos: $(STAMP)  ## strikes running backfills in twenty ways, and compares what the reruns leave with an undisturbed run
+	$(BIN)/python -m benchmarks.chaos
+
+fuzz: $(STAMP)  ## damages archives for ten minutes; none may cost more than itself
+	$(BIN)/python -m benchmarks.fuzz --seconds 600
 
 lock:  ## resolve pyproject.toml anew and pin the result
 	rm -rf build/lock
