@@ -83,12 +83,20 @@ def pack_archive(raw: bytes, uri: str) -> Packing:
 
 def content_of(name: str, raw: bytes, etag: str) -> tuple[Content, str | None]:
     """An archive as it goes into a pack, and why it goes there as it is, where it does."""
-    reason = None
     try:
         packing = pack_archive(raw, name)
     except NotPackableError as error:
-        packing, reason = Packing([], lambda _: raw), str(error)
-    content = Content(
+        return content_as_it_is(name, raw, etag), str(error)
+    return _content(name, raw, etag, packing), None
+
+
+def content_as_it_is(name: str, raw: bytes, etag: str) -> Content:
+    """An archive that goes into a pack byte by byte."""
+    return _content(name, raw, etag, Packing([], lambda _: raw))
+
+
+def _content(name: str, raw: bytes, etag: str, packing: Packing) -> Content:
+    return Content(
         name=name,
         archive_id=archive_id(raw),
         size=len(raw),
@@ -96,7 +104,6 @@ def content_of(name: str, raw: bytes, etag: str) -> tuple[Content, str | None]:
         blocks=packing.blocks,
         skeleton=packing.skeleton,
     )
-    return content, reason
 
 
 def unpack_archive(packed: bytes) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from rmsai_ray import ids
 from rmsai_ray.archives import packs
 from rmsai_ray.archives.format import FILE_STEM
-from rmsai_ray.archives.packing import content_of, unpack_archive
+from rmsai_ray.archives.packing import content_as_it_is, content_of, unpack_archive
 from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.archives.sources import ArchiveRef, ObjectStoreSource, open_source
 from rmsai_ray.corpus.produce import Item, Made, Plan, produce
@@ -65,10 +65,21 @@ def make_pack(archives_uri: str, refs: Sequence[ArchiveRef]) -> Made:
     """The bytes of one pack; its notes name the archives that lie in it as they were."""
     source = open_source(archives_uri)
     with ThreadPoolExecutor(FETCHES_IN_FLIGHT) as pool:
-        raws = pool.map(source.read, [ref.uri for ref in refs])
-        found = [content_of(ref.key, raw, ref.etag) for ref, raw in zip(refs, raws, strict=True)]
-    notes = {content.name: f"kept as it is: {reason}" for content, reason in found if reason}
-    return Made(packs.build_pack([content for content, _ in found]), notes)
+        contents = pool.map(source.read, [ref.uri for ref in refs])
+        raws = dict(zip([ref.key for ref in refs], contents, strict=True))
+    found = {ref.key: content_of(ref.key, raws[ref.key], ref.etag) for ref in refs}
+    while True:
+        try:
+            made = packs.build_pack([content for content, _ in found.values()])
+        except packs.MisplacedError as misplaced:
+            content, _ = found[str(misplaced)]
+            found[content.name] = (
+                content_as_it_is(content.name, raws[content.name], content.etag),
+                "HDF5 mixes up its small blocks",
+            )
+        else:
+            notes = {name: f"kept as it is: {reason}" for name, (_, reason) in found.items() if reason}
+            return Made(made, notes)
 
 
 def make_archive(archives_uri: str, uri: str) -> bytes:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from rmsai_ray.archives import packs
 from rmsai_ray.archives.packing import identical
 from rmsai_ray.archives.reader import read_archive
+from rmsai_ray.archives.simulator import simulate_archive
 from rmsai_ray.archives.sources import open_source
 from rmsai_ray.corpus import repack as module
 from rmsai_ray.corpus.produce import Outcome, Plan, make_and_write
@@ -95,6 +99,24 @@ def test_what_is_kept_as_it_is_is_told(tmp_path: Path) -> None:
     assert made.notes["junk.h5"].startswith("kept as it is: ")
     index = packs.read_index(made.content, len(made.content))
     assert {name: member.etag for name, member in index.items()} == {ref.key: ref.etag for ref in refs}
+
+
+def test_an_archive_of_small_blocks_fails_no_pack(tmp_path: Path) -> None:
+    """HDF5 puts a block of 40 bytes into a gap before the skeleton, which has to come first."""
+    for patient in range(2):
+        name, raw = simulate_archive(patient, 1, seed=5)
+        buffer = io.BytesIO(raw)
+        with h5py.File(buffer, "r+") as file:
+            file["event_1001/small"] = np.zeros(5)
+        (tmp_path / name).write_bytes(buffer.getvalue())
+    refs = list(open_source(str(tmp_path)).list_archives())
+    made = module.make_pack(str(tmp_path), refs)
+    assert all("small blocks" in note for note in made.notes.values()) and made.notes
+    (tmp_path / "a.pack.h5").write_bytes(made.content)
+    for ref in refs:
+        unpacked = module.make_archive(str(tmp_path), f"{tmp_path}/a.pack.h5#{ref.key}")
+        with h5py.File(io.BytesIO(unpacked)) as file:
+            assert file["event_1001/small"].shape == (5,)
 
 
 def test_an_archive_in_two_packs_is_refused(tmp_path: Path, plans: list[Plan[object]]) -> None:
