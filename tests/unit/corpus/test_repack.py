@@ -111,7 +111,8 @@ def test_an_archive_of_small_blocks_fails_no_pack(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(buffer.getvalue())
     refs = list(open_source(str(tmp_path)).list_archives())
     made = module.make_pack(str(tmp_path), refs)
-    assert all("small blocks" in note for note in made.notes.values()) and made.notes
+    assert all("small blocks" in note for note in made.notes.values())
+    assert made.notes
     (tmp_path / "a.pack.h5").write_bytes(made.content)
     for ref in refs:
         unpacked = module.make_archive(str(tmp_path), f"{tmp_path}/a.pack.h5#{ref.key}")
