@@ -389,3 +389,19 @@ def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
     store.put(manifest_key(MODEL), to_parquet(table.replace_schema_metadata({"rmsai_schema": "archives/1"})))
     with pytest.raises(LakeError, match=r"archives/1.*archives/2.*another lake"):
         load_manifest(store, MODEL)
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_manifest_is_written_only_over_the_one_that_it_was_made_from(
+    tmp_path: Path, was_there: bool
+) -> None:
+    """Whoever slept between reading and writing it puts nothing old in the place of something new."""
+    store = Store(str(tmp_path))
+    if was_there:
+        save_manifest(store, MODEL, manifest(entry("u1", row("a", "x"))))
+    slept, awake = load_manifest(store, MODEL), load_manifest(store, MODEL)
+    newer = fold(awake, [entry("u2", row("b", "y"))], RUN).manifest
+    save_manifest(store, MODEL, newer)
+    with pytest.raises(LakeError, match="another run"):
+        save_manifest(store, MODEL, fold(slept, [entry("u3", row("c", "z"))], RUN).manifest)
+    assert load_manifest(store, MODEL).rows.equals(newer.rows)
