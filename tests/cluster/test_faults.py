@@ -111,11 +111,11 @@ def driver(*arguments: str, environment: dict[str, str] | None = None) -> Iterat
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for a driver, and the wait for what Ray then ends by itself."""
+    """SIGKILL for a driver, and then for what of its Ray does not end by itself."""
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=5)
     for member in alive:
         member.kill()
     psutil.wait_procs(alive, timeout=30)
