@@ -16,6 +16,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -34,6 +35,7 @@ KEYS = {
 MAY_DIFFER = ("unit_id", "committed_time", "code_version")
 """Between two lakes of the same archives: how they were packed into units, when, and by which revision."""
 MAX_EXAMPLES = 5
+LOOKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,17 @@ def check_visible(lake_uri: str) -> Findings:
     In Parquet: rows of archives that are committed, in parts that the layout shows, as the documented views
     have it; of each such archive all windows and events that the manifest counts, each once, or none, while
     it is being replaced. In LanceDB: each window once, and none of a unit without a ledger entry.
+
+    Raises:
+        FileNotFoundError: objects vanish between listing and reading, however often one looks.
     """
+    for _ in range(LOOKS - 1):
+        with suppress(FileNotFoundError):  # a run that goes on has just removed what was replaced
+            return _check_visible(lake_uri)
+    return _check_visible(lake_uri)
+
+
+def _check_visible(lake_uri: str) -> Findings:
     found = Findings()
     for model in model_ids(lake_uri):
         manifest = _read_parquet(lake_uri, f"archives/model={model}")

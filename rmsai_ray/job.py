@@ -183,6 +183,9 @@ def _look_at_cluster() -> Cluster:
 def _start_ray(num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_DATA_NON_TTY_PROGRESS_LOG_INTERVAL", "60")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # The retries of a unit must outlast the 15 s after which a cluster notices that a node is gone.
+    os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", "5000")
+    os.environ.setdefault("RAY_task_actor_unavailable_retry_max_delay_ms", "10000")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for part in ("progress", "issue_detection"):  # "progress bars are off"; "a worker uses 300 MiB"
         logging.getLogger(f"ray.data._internal.{part}").setLevel(logging.ERROR)
