@@ -39,7 +39,7 @@ test-cluster: $(STAMP)  ## a real Ray and a real S3 server, minutes
 	$(PYTEST) tests/cluster
 
 test-jobs: $(STAMP)  ## the demo preset of every job, minutes
-	$(PYTEST) tests/jobs
+	$(PYTEST) tests/jobs --numprocesses 2
 
 check: $(STAMP)  ## lint, format, types, and known weaknesses of the pinned packages
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ NODE: dict[str, Any] = {
     "node_ip_address": "127.0.0.1",
 }
 ENCODER = "ray::MapWorker(MapBatches(ProcessUnits))"
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""A raylet ends with its agents; with the head's, all of Ray would be lost."""
 
 
 @dataclass
@@ -36,7 +38,7 @@ class TwoNodes:
 
     def kill_worker(self, rng: random.Random) -> bool:
         """Kills any other process that runs Python for Ray: a task's, another actor's, an idle one."""
-        return _kill(rng, [p for p, title in self._workers() if not title.startswith(ENCODER)])
+        return _kill(rng, [p for p, title in self._workers() if not title.startswith((ENCODER, *AGENTS))])
 
     def kill_second_node(self) -> bool:
         """Kills the raylet of the second node, and with it all that works there."""

@@ -129,13 +129,13 @@ def check_visible(lake_uri: str) -> Findings:
 def _check_visible(lake_uri: str) -> Findings:
     found = Findings()
     for model in model_ids(lake_uri):
-        manifest = _read_parquet(lake_uri, f"archives/model={model}")
+        vectors, in_ledger = read_vectors(lake_uri, model), _ledger_units(lake_uri, model)
+        manifest = _read_parquet(lake_uri, f"archives/model={model}")  # a unit goes this way, in this order
         layout = read_layout(lake_uri, model)
         for table, counted in (("windows", "num_windows"), ("events", "num_events")):
             rows = _read_visible(lake_uri, table, model, layout)
             found += _check_counts(rows, manifest, counted, KEYS[table][0])
-        known = {*manifest["unit_id"].to_pylist(), *_ledger_units(lake_uri, model)}
-        vectors = read_vectors(lake_uri, model)
+        known = {*manifest["unit_id"].to_pylist(), *in_ledger}
         if vectors.num_rows:
             found += _twice(vectors["window_id"].to_pylist())
             unknown = [unit for unit in vectors["unit_id"].to_pylist() if unit not in known]

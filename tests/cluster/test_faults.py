@@ -7,40 +7,20 @@ import re
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from benchmarks._flaky_proxy import Fault, Request, flaky_proxy
-from benchmarks.lake_check import compare, list_objects, read_tables
+from benchmarks.lake_check import compare, read_tables
 from cluster.local_s3 import LocalS3
 from rmsai_ray.backfill.config import BackfillConfig
-from rmsai_ray.errors import LakeError
 from tests.cluster.conftest import NUM_ARCHIVES, NUM_EVENTS
 from tests.cluster.corpus import NUM_LEADS, only_model, run, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def test_killed_driver_is_finished_by_the_same_command(uninterrupted: BackfillConfig, s3_uri: str) -> None:
-    lake = f"{s3_uri}/lake"
-    with driver("--archives", uninterrupted.archives, "--lake", lake, "--unit-bytes", "1") as process:
-        wait_for(lambda: len(entries(lake)) > 0, "the first finished unit")
-        with pytest.raises(LakeError, match=rf"held by run backfill-\w+ \(process {process.pid} on"):
-            run(uninterrupted, lake=lake)
-        kill(process)
-    finished = entries(lake)
-    assert 0 < len(finished) < NUM_ARCHIVES
-
-    run(uninterrupted, lake=lake, unit_bytes=1_000_000)
-
-    assert not compare(lake, uninterrupted.lake)
-    manifest = read_tables(lake, only_model(lake)).archives
-    assert finished <= set(manifest["unit_id"].to_pylist()), "a finished unit was done again"
 
 
 def test_killed_worker_is_replaced(uninterrupted: BackfillConfig, tmp_path: Path) -> None:
@@ -145,15 +125,3 @@ def killing(command: re.Pattern[str]) -> Iterator[list[int]]:
     finally:
         stop.set()
         hunter.join()
-
-
-def entries(lake: str) -> set[str]:
-    """Units of the ledger."""
-    return {Path(path).stem for path in list_objects(lake, "ledger") if path.endswith(".json")}
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 200.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
-        time.sleep(0.02)
