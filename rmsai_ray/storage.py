@@ -47,7 +47,10 @@ DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 """What the client raises where an object may not be read; it does not try those again."""
 
 SHORT_BODIES = 3
-"""Reads of an object whose body is not as long as the object; one that breaks off, the client resumes."""
+"""Reads of an object whose body is not as long as the object."""
+
+BROKEN_BODY = "request or response body error"
+"""What the client says of a body that breaks off, where it does not resume it by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +91,13 @@ class Store:
 
     def _get(self, key: str) -> tuple[bytes, str]:
         """An object and its etag."""
-        for _ in range(SHORT_BODIES):
+        for left in reversed(range(SHORT_BODIES)):
             try:
                 answer = obstore.get(self._reader, key)
                 content = bytes(answer.bytes())
             except (BaseError, OSError) as error:
+                if left and BROKEN_BODY in str(error):
+                    continue
                 raise _unreadable(self.child_uri(key), error) from error
             if len(content) == answer.meta["size"]:
                 return content, _etag(answer.meta)

@@ -109,6 +109,28 @@ def test_a_short_body_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatc
     assert len(reads) == 2
 
 
+@pytest.mark.parametrize(("num_broken", "ends_well"), [(2, True), (3, False)])
+def test_a_body_that_breaks_off_is_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, num_broken: int, ends_well: bool
+) -> None:
+    store.put("a", b"1234567890")
+    whole, reads = storage.obstore.get, []
+
+    def broken(*arguments: Any) -> Any:
+        reads.append(arguments)
+        if len(reads) <= num_broken:
+            raise GenericError(f"Generic S3 error: HTTP error: {storage.BROKEN_BODY}")
+        return whole(*arguments)
+
+    monkeypatch.setattr(storage.obstore, "get", broken)
+    if ends_well:
+        assert store.get("a") == b"1234567890"
+    else:
+        with pytest.raises(StorageError, match="body error"):
+            store.get("a")
+    assert len(reads) == 3
+
+
 def test_a_part_of_an_object(store: Store) -> None:
     store.put("a", b"1234567890")
     assert store.get_range("a", 2, 3) == b"345"
