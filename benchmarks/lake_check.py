@@ -119,9 +119,10 @@ def check_visible(lake_uri: str) -> Findings:
 
     Raises:
         FileNotFoundError: objects vanish between listing and reading, however often one looks.
+        pa.ArrowInvalid: the same of objects that are written anew while they are read, or one is broken.
     """
     for _ in range(LOOKS - 1):
-        with suppress(FileNotFoundError):  # a run that goes on has just removed what was replaced
+        with suppress(FileNotFoundError, pa.ArrowInvalid):  # a run that goes on has just replaced something
             return _check_visible(lake_uri)
     return _check_visible(lake_uri)
 
