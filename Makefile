@@ -57,7 +57,7 @@ format: $(STAMP)  ## repair what lint and format can repair
 bench: $(STAMP)  ## every benchmark, half an hour, and one table of what was reached and aimed at
 	$(BIN)/python -m benchmarks.everything
 
-chaos: $(STAMP)  ## strikes running backfills in 19 ways, and compares what the reruns leave with an undisturbed run
+chaos: $(STAMP)  ## strikes running backfills in 20 ways, and compares what the reruns leave with an undisturbed run
 	$(BIN)/python -m benchmarks.chaos
 
 fuzz: $(STAMP)  ## damages archives for ten minutes; none may cost more than itself
