@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from ray.util import metrics as ray_metrics
 
 from rmsai_ray.backfill.report import BY_LIBRARY
 from rmsai_ray.metrics import BYTE_KINDS, METRICS, Metric, Metrics
@@ -104,5 +105,9 @@ def test_a_label_that_nobody_declared_is_refused(meter: Metrics) -> None:
         meter.record("rmsai_archives_total", 1, uri="s3://icu/PT1.h5")
 
 
-def test_without_ray_nothing_is_recorded() -> None:
+def test_without_ray_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    for kind in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(ray_metrics, kind, lambda name, **_: opened.append(name))
     Metrics().unit(REPORT)
+    assert not opened
